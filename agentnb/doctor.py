@@ -1,0 +1,216 @@
+"""`agentnb doctor`: what this machine can do, and why not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from agentnb._version import __version__
+from agentnb.errors import AgentnbError
+
+State = Literal["ok", "missing", "broken"]
+SYMBOLS: dict[State, str] = {"ok": "✓", "missing": "-", "broken": "✗"}
+
+
+class Finding(NamedTuple):
+    """What was found. `state`: ok, missing (something optional is not here) or broken (agentnb cannot work)."""
+
+    name: str
+    state: State
+    text: str
+
+
+def examine(store: Path) -> list[Finding]:
+    """Look at everything agentnb can use; `store` is the history's folder, which is only created if it is there already."""
+    checks: list[Callable[[], Finding]] = [
+        lambda: Finding("python", "ok", f"{platform.python_version()} ({sys.executable}) on {platform.system()} {platform.release()}"),
+        lambda: Finding("agentnb", "ok", __version__),
+        lambda: _store(store),
+        _supervisor,
+        _processes,
+        _cgroup,
+        _model,
+        lambda: _program("claude", "the claude command line"),
+        _docker,
+        lambda: _program("chromium", "a browser for the browser tests", "apt-get install chromium"),
+        *(_package(name, extra) for name, extra in PACKAGES.items()),
+    ]
+    return [check() for check in checks]
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as text, a line each."""
+    width = max(len(finding.name) for finding in findings)
+    return "".join(f"{SYMBOLS[f.state]} {f.state:<7}  {f.name.ljust(width)}  {f.text}\n" for f in findings)
+
+
+# --- the core -------------------------------------------------------------------------------------------------------
+
+
+def _store(root: Path) -> Finding:
+    from agentnb.history.store import DATABASE
+
+    if not root.exists():
+        parent = next(folder for folder in root.parents if folder.exists())
+        if os.access(parent, os.W_OK):
+            return Finding("store", "ok", f"{root} is not there yet; the first session makes it")
+        return Finding("store", "broken", f"{root} cannot be made: no right to write in {parent}; set AGENTNB_HOME to a folder of yours")
+    if not os.access(root, os.W_OK):
+        return Finding("store", "broken", f"{root} cannot be written to; set AGENTNB_HOME to a folder of yours")
+    if not (root / DATABASE).exists():
+        return Finding("store", "ok", f"{root} is empty")
+    if trouble := _integrity(root / DATABASE):
+        return Finding("store", "broken", f"{root / DATABASE}: {trouble}; move it away to start a new one")
+    size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1e6
+    free = shutil.disk_usage(root).free / 1e9
+    return Finding("store", "ok", f"{root}: sound, {size:.1f} MB; {free:.1f} GB free on its disk")
+
+
+def _integrity(database: Path) -> str:
+    """What SQLite's quick check says against the database; nothing when it is sound."""
+    from agentnb.history.reader import reading
+
+    try:
+        with reading(database.parent) as db:
+            [(verdict,), *_] = db.execute("PRAGMA quick_check(1)").fetchall()
+    except (AgentnbError, sqlite3.Error) as bad:
+        return str(bad)
+    return "" if verdict == "ok" else str(verdict)
+
+
+def _supervisor() -> Finding:
+    """Start a supervisor, have it run one command, and time that."""
+    code = (
+        "import sys, time, agentnb as nb\n"
+        "start = time.perf_counter()\n"
+        "with nb.Session('doctor', store=sys.argv[1]) as session:\n"
+        "    result = session.command(['true']).wait(30)\n"
+        "print(result.status.value, time.perf_counter() - start)\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="agentnb-doctor-", ignore_cleanup_errors=True) as folder:
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+        }
+        try:
+            done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=60, env=env, check=False)
+        except subprocess.TimeoutExpired:
+            return Finding("supervisor", "broken", "it did not run a command within 60 s")
+    if done.returncode or not done.stdout.startswith("completed "):
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        return Finding("supervisor", "broken", f"it cannot run a command: {said}")
+    return Finding("supervisor", "ok", f"started and ran a first command in {1000 * float(done.stdout.split()[1]):.0f} ms")
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+
+def _processes() -> Finding:
+    features = {
+        "pidfd": hasattr(os, "pidfd_open") and _works(lambda: os.close(os.pidfd_open(os.getpid()))),
+        "child subreaper": _subreaper(),
+        "/proc children": Path(f"/proc/self/task/{os.getpid()}/children").exists(),
+    }
+    have = ", ".join(name for name, there in features.items() if there) or "none of them"
+    lack = ", ".join(name for name, there in features.items() if not there)
+    return Finding("process control", "missing" if lack else "ok", have + (f"; not here: {lack}" if lack else ""))
+
+
+def _works(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except OSError:
+        return False
+    return True
+
+
+def _subreaper() -> bool:
+    """Whether the kernel knows PR_GET_CHILD_SUBREAPER (37)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(37, ctypes.byref(ctypes.c_int()), 0, 0, 0) == 0)
+
+
+def _cgroup() -> Finding:
+    """Which cgroups this user can write: a delegated v2 group, v1 controllers, or none."""
+    try:
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return Finding("cgroup", "missing", "no cgroups here; limits and usage are read from the processes themselves")
+    for _, names, path in lines:
+        for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified") if not names else (f"/sys/fs/cgroup/{names}",):
+            group = Path(mount + path)
+            if os.access(group / "cgroup.procs", os.W_OK) and os.access(group, os.W_OK):
+                if not names and "memory" in (group / "cgroup.controllers").read_text(encoding="utf-8").split():
+                    return Finding("cgroup", "ok", f"v2, writable at {group}")
+                if "memory" in names.split(","):
+                    return Finding("cgroup", "ok", f"v1, writable at {group}")
+    return Finding("cgroup", "missing", "none that this user can write; limits and usage are read from the processes themselves")
+
+
+# --- what can be added ----------------------------------------------------------------------------------------------
+
+PACKAGES = {
+    "jupyterlab": "lab",
+    "ipykernel": "lab",
+    "nbclient": "lab",
+    "ipywidgets": "",
+    "anywidget": "",
+    "matplotlib": "plot",
+    "pyarrow": "parquet",
+}
+
+
+def _package(name: str, extra: str) -> Callable[[], Finding]:
+    def look() -> Finding:
+        try:
+            return Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            how = f'pip install "agentnb[{extra}]"' if extra else f"pip install {name}"
+            return Finding(name, "missing" if extra else "broken", f"not installed; get it with: {how}")
+
+    return look
+
+
+def _model() -> Finding:
+    from agentnb.agents import model_file
+
+    if missing := model_file.missing():
+        return Finding("local model", "missing", missing)
+    return Finding("local model", "ok", f"xllamacpp {metadata.version('xllamacpp')} with {model_file.model_file()}")
+
+
+def _program(name: str, what: str, how: str = "") -> Finding:
+    if found := shutil.which(name):
+        return Finding(name, "ok", found)
+    return Finding(name, "missing", f"{what} is not on the PATH" + (f"; get it with: {how}" if how else ""))
+
+
+def _docker() -> Finding:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        return Finding("docker", "ok", f"DOCKER_HOST is {host} (not tried)")
+    start = time.perf_counter()
+    try:
+        with socket.socket(socket.AF_UNIX) as there:
+            there.settimeout(2)
+            there.connect(host.removeprefix("unix://"))
+            there.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            good = b" 200 " in there.recv(64)
+    except OSError as bad:
+        return Finding("docker", "missing", f"{host}: {bad.strerror or bad}; set DOCKER_HOST if the socket is elsewhere")
+    if not good:
+        return Finding("docker", "missing", f"{host} answers, but not as Docker does")
+    return Finding("docker", "ok", f"{host} answers in {1000 * (time.perf_counter() - start):.0f} ms")

@@ -1,0 +1,1 @@
+"""How one command runs; hosted by the supervisor process."""

@@ -1,0 +1,34 @@
+"""Start a supervisor: ``python -I -S agentnb/engine FD``, where FD is one end of a socket pair.
+
+It is run isolated and without site-packages: it starts fast, stays small, and nothing in the user's environment can break it.
+"""
+
+import gc
+import signal
+import sys
+
+
+def main() -> None:
+    """Serve the client at the other end of descriptor FD until it is gone."""
+    package, fd, *extra = sys.argv[1:]
+    sys.path[:0] = [package]
+    sys.path += extra  # for the few optional imports, such as jsonschema
+    for signo in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signo, signal.SIG_IGN)
+
+    import asyncio
+    import socket
+
+    from agentnb.engine.supervisor import Supervisor
+
+    async def serve() -> None:
+        supervisor = Supervisor(socket.socket(fileno=int(fd)))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, supervisor.stop)
+        await supervisor.serve()
+
+    gc.freeze()
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What an agent reports of itself (see reports.py) becomes steps, artifacts, usage, output and a result."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import mimetypes
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentnb.errors import StoreError
+from agentnb.events import ArtifactSaved, Json, StepFinished, StepStarted, UsageReported, now_us
+from agentnb.ids import new_id
+from agentnb.states import ErrorKind, StepKind
+
+if TYPE_CHECKING:
+    from agentnb.engine.executor import Execution, Outcome
+
+_ENDS = {"completed", "failed", "skipped", "cancelled"}
+_USAGE = ("input_tokens", "output_tokens", "cost_usd", "tokens_per_s")
+
+
+class AgentLog:
+    """The reports of one run; each attempt starts afresh."""
+
+    def __init__(self, execution: Execution) -> None:
+        """Belong to this run."""
+        self._of = execution
+        self.hosted_done = False
+        self._root = ""
+        self._open: dict[str, str] = {}
+        self._usage: dict[str, float] = {}
+        self._result: list[Any] = []
+        self._error: Json | None = None
+        self._saving: set[asyncio.Future[None]] = set()
+
+    def begin(self, step: str) -> None:
+        """An attempt starts; its steps go below `step`."""
+        self.hosted_done = False
+        self._root = step
+        self._open = {}
+        self._usage = {}
+        self._result = []
+        self._error = None
+
+    def take(self, data: Json) -> None:
+        """Take one report; what is not understood becomes a warning."""
+        handler = getattr(self, f"_on_{data.get('t')}", None)
+        if handler is None:
+            self._of.warn(f"an unknown report was left out: {str(data)[:200]}")
+            return
+        try:
+            handler(data)
+        except (KeyError, TypeError, ValueError, binascii.Error) as bad:
+            self._of.warn(f"a malformed report was left out ({type(bad).__name__}: {bad}): {str(data)[:200]}")
+
+    def _on_log(self, data: Json) -> None:
+        self._of.add_output("stdout", f"{data['text']}\n".encode("utf-8", "replace"))
+
+    def _on_output(self, data: Json) -> None:
+        stream = "stderr" if data.get("stream") == "stderr" else "stdout"
+        self._of.add_output(stream, str(data["text"]).encode("utf-8", "replace"))
+
+    def _on_step(self, data: Json) -> None:
+        name = str(data["id"])
+        if data["status"] == "running":
+            step = new_id()
+            self._open[name] = step
+            parent = self._open.get(str(data.get("parent")), self._root)
+            kind = StepKind(data.get("kind", "tool")).value
+            self._of.emit(StepStarted(self._of.run_id, step, kind, str(data.get("name", name)), 1, parent, data.get("input")))
+        elif data["status"] in _ENDS:
+            step = self._open.pop(name)
+            error = {"kind": "execution_failed", "message": str(data["error"])} if data.get("error") else None
+            self._of.emit(
+                StepFinished(
+                    self._of.run_id,
+                    step,
+                    data["status"],
+                    error,
+                    tokens=data.get("tokens"),
+                    cost_usd=data.get("cost_usd"),
+                    output=data.get("output"),
+                )
+            )
+        else:
+            raise ValueError(f"status {data['status']!r}")
+
+    def _on_usage(self, data: Json) -> None:
+        for name in _USAGE:
+            if isinstance(data.get(name), int | float):
+                self._usage[name] = data[name]
+        tokens = {name: int(self._usage[name]) for name in _USAGE[:2] if name in self._usage}
+        rest = {name: float(self._usage[name]) for name in _USAGE[2:] if name in self._usage}
+        self._of.emit(UsageReported(self._of.run_id, **tokens, **rest))  # type: ignore[arg-type]
+
+    def _on_result(self, data: Json) -> None:
+        self._result = [data["output"]]
+
+    def _on_error(self, data: Json) -> None:
+        kind = data.get("kind", "execution_failed")
+        kind = kind if kind in set(ErrorKind) else "execution_failed"
+        self._error = {"kind": kind, "message": str(data["message"])} | ({"details": data["details"]} if data.get("details") else {})
+
+    def _on_done(self, _: Json) -> None:
+        self.hosted_done = True
+
+    def _on_cancelled(self, _: Json) -> None:
+        self.hosted_done = True
+        self._error = {"kind": "cancelled", "message": "it cancelled itself"}
+
+    def _on_artifact(self, data: Json) -> None:
+        name, kind = str(data["name"]), data.get("content_type")
+        if "data" in data:
+            self._start(self._keep_bytes(name, base64.b64decode(data["data"], validate=True), kind))
+        else:
+            self._start(self.keep_file(name, Path(self._of.work["cwd"]) / data["path"], kind))
+
+    def _start(self, saving: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(saving)
+        self._saving.add(task)
+
+    async def keep_file(self, name: str, path: Path, content_type: str | None) -> None:
+        """Keep a file as an artifact. Raises StoreError."""
+        checksum, size = await asyncio.to_thread(self._of.store.blobs.put_file, path)
+        self._saved(name, checksum, size, content_type)
+
+    async def _keep_bytes(self, name: str, data: bytes, content_type: str | None) -> None:
+        checksum, size = await asyncio.to_thread(self._of.store.blobs.put_bytes, data)
+        self._saved(name, checksum, size, content_type)
+
+    def _saved(self, name: str, checksum: str, size: int, content_type: str | None) -> None:
+        store = self._of.store
+        artifact = {
+            "id": new_id(),
+            "name": name,
+            "content_type": content_type or mimetypes.guess_type(name)[0] or "application/octet-stream",
+            "size": size,
+            "location": {"type": "local", "path": str(store.blobs.locate(checksum).relative_to(store.root))},
+            "checksum": checksum,
+            "created_at": now_us(),
+            "source_run": self._of.run_id,
+            "source_step": self._root or None,
+        }
+        self._of.emit(ArtifactSaved(self._of.run_id, artifact))
+
+    async def end(self, outcome: Outcome) -> None:
+        """The attempt is over: wait for artifacts, take over result and error, close the steps that were left open."""
+        while self._saving:
+            saving, self._saving = self._saving, set()
+            for done in await asyncio.gather(*saving, return_exceptions=True):
+                if isinstance(done, BaseException):
+                    kind = "artifact_error" if isinstance(done, StoreError) else "runtime_error"
+                    outcome.fail(kind, str(done))
+        if self._result:
+            outcome.output, outcome.output_source = self._result[0], "returned"
+        if self._error is not None and outcome.status in {"completed", "failed"} and outcome.signal is None:
+            outcome.status = "cancelled" if self._error["kind"] == "cancelled" else "failed"
+            outcome.error = self._error
+        status = "completed" if outcome.ok else outcome.status
+        for step in reversed(self._open.values()):
+            self._of.emit(StepFinished(self._of.run_id, step, status, outcome.error))
+        self._open = {}
+
+    def tokens(self, step: str) -> Json | None:
+        """The tokens to show on the attempt's own step."""
+        if step != self._root or not self._usage:
+            return None
+        found = {name.removesuffix("_tokens"): int(self._usage[name]) for name in _USAGE[:2] if name in self._usage}
+        return found or None
+
+    def cost(self, step: str) -> float | None:
+        """The cost to show on the attempt's own step."""
+        return self._usage.get("cost_usd") if step == self._root else None

@@ -1,0 +1,341 @@
+"""One process from spawn to the end of its whole tree: pipes, stdin, timeout, kill ladder, usage."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
+from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, StartFailed, memfd
+from agentnb.engine.reports import ReportLines
+from agentnb.events import Json
+
+#: How long pipes that somebody outside of the tree still holds are read after the tree's end.
+HELD_PIPE_S = 0.5
+#: After SIGKILL a process that does not go (stuck in the kernel) is waited for this long.
+UNKILLABLE_S = 10.0
+CHANNEL_FD, PAYLOAD_FD = 3, 4
+
+
+@dataclass(slots=True)
+class Stop:
+    """Why a run is ended from outside. `status`: the run's terminal status; `kind`: a states.ErrorKind."""
+
+    status: str
+    kind: str
+    message: str
+    details: Json = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to start. `stdin`: text, None (empty) or True (stays open). `on_report`: opens a channel for reports."""
+
+    argv: list[str]
+    cwd: str
+    env_id: int
+    env: dict[str, str]
+    capture: str = "both"
+    stdin: str | bool | None = None
+    timeout_s: float | None = None
+    grace_s: float = 5.0
+    payload: bytes | None = None
+    on_report: Callable[[Json], None] | None = None
+
+
+@dataclass(slots=True)
+class Ended:
+    """How it went. Exactly one of `exit`, `failure` and `stop` says why it ended; `exit` may be there beside `stop`."""
+
+    exit: Exit | None = None
+    stop: Stop | None = None
+    failure: StartFailed | None = None
+    run_s: float = 0.0
+    usage: Json = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    bad_reports: int = 0
+
+
+class Attempt:
+    """Runs one Plan. `stop` may be called at any moment, also before the process exists."""
+
+    def __init__(self, spawner: Spawner, plan: Plan, out: Output, on_trouble: Callable[[str | None], None], on_start: Callable[[int], None]) -> None:
+        """`on_start` gets the pid once the process runs; `on_trouble` hears when output cannot be written."""
+        self._loop = asyncio.get_running_loop()
+        self._spawner = spawner
+        self._plan = plan
+        self._out = out
+        self._on_trouble = on_trouble
+        self._on_start = on_start
+        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._stop: Stop | None = None
+        self._lost = False
+        self._drains: list[Drain] = []
+        self._channel: _Channel | None = None
+        self.stdin: Stdin | None = None
+
+    def stop(self, why: Stop) -> None:
+        """End it; the first reason stays."""
+        if self._stop is None:
+            self._stop = why
+            if not self._changed.done():
+                self._changed.set_result(None)
+
+    def lost(self, why: Stop) -> None:
+        """The spawner died, and the process with it: end without a ladder."""
+        self._lost = True
+        for future in (self._exited, self._changed):
+            if not future.done():
+                future.set_result(None)
+        self._stop = self._stop or why
+
+    def _on_exit(self, _: Exit) -> None:
+        for future in (self._exited, self._changed):
+            if not future.done():
+                future.set_result(None)
+
+    async def run(self) -> Ended:
+        """Start the process and see its tree to the end; never raises but for SpawnerDied and cancellation."""
+        if self._stop is not None:
+            return Ended(stop=self._stop)
+        try:
+            child = await self._start()
+        except StartFailed as failure:
+            await self._drained()
+            return Ended(failure=failure)
+        except SpawnerDied:
+            await self._drained()
+            raise
+        timers = [self._loop.call_later(SPILL_AFTER_S, self._spill)]
+        if self._plan.timeout_s is not None:
+            timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
+        try:
+            self._on_start(child.pid)
+            return await self._see_to_the_end(child)
+        finally:
+            for timer in timers:
+                timer.cancel()
+            await self._drained()
+            self._spawner.forget(child)
+
+    async def _start(self) -> Child:
+        plan, fds, targets = self._plan, list[int](), list[int]()
+        env = dict(plan.env)
+        fds.append(self._open_stdin())
+        for name in ("stdout", "stderr"):
+            if plan.capture in (name, "both", "structured"):
+                ours, theirs = os.pipe2(os.O_CLOEXEC)
+                self._drains.append(Drain(self._loop, ours, self._out.streams[name], self._on_trouble))
+                fds.append(theirs)
+            else:
+                fds.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+        if plan.on_report is not None:
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            self._channel = _Channel(self._loop, ours, plan.on_report)
+            fds.append(theirs)
+            targets.append(CHANNEL_FD)
+            env["AGENTNB_CHANNEL_FD"] = str(CHANNEL_FD)
+        if plan.payload is not None:
+            fds.append(memfd(plan.payload))
+            targets.append(PAYLOAD_FD)
+            env["AGENTNB_PAYLOAD_FD"] = str(PAYLOAD_FD)
+        return await self._spawner.spawn(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_exit)
+
+    def _open_stdin(self) -> int:
+        if self._plan.stdin is None:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        self.stdin = Stdin(self._loop, ours)
+        if isinstance(self._plan.stdin, str):
+            self.stdin.write(self._plan.stdin.encode("utf-8", "surrogateescape"), eof=True)
+        return theirs
+
+    async def _see_to_the_end(self, child: Child) -> Ended:
+        ended = Ended()
+        await self._changed
+        if not self._lost and (child.exit is None or child.exit.orphans):
+            left = len(child.exit.orphans) if child.exit else 0
+            await self._ladder(child, ended)
+            if left and self._stop is None:
+                ended.warnings.append(f"{left} background process{'es' if left > 1 else ''} outlived the command and {'were' if left > 1 else 'was'} ended")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._exited), UNKILLABLE_S)
+        ended.exit, ended.stop = child.exit, self._stop
+        end = child.exit.at if child.exit else self._loop.time()
+        ended.run_s = max(end - child.started_at, 0.0)
+        await self._drained(ended)
+        ended.usage = self._usage(child, ended.run_s)
+        return ended
+
+    async def _ladder(self, child: Child, ended: Ended) -> None:
+        """SIGTERM to all, the grace, then SIGKILL to all that is left, until nothing is."""
+        pids = await self._spawner.signal(child, signal.SIGTERM)
+        if pids:  # a stopped process only sees SIGTERM when it goes on
+            await self._spawner.signal(child, signal.SIGCONT)
+        pids = await self._gone(child, self._plan.grace_s, pids)
+        deadline = self._loop.time() + UNKILLABLE_S
+        while pids and self._loop.time() < deadline:
+            pids = await self._spawner.signal(child, signal.SIGKILL)
+            pids = await self._gone(child, 0.1, pids)
+        if pids:
+            ended.warnings.append(f"processes {', '.join(map(str, pids))} could not be ended by SIGKILL: they are stuck in the kernel")
+
+    async def _gone(self, child: Child, within_s: float, pids: list[int]) -> list[int]:
+        """Wait until the tree is empty, at most `within_s`; return who is left."""
+        deadline, pause = self._loop.time() + within_s, 0.002
+        while pids and self._loop.time() < deadline:
+            await asyncio.sleep(min(pause, max(deadline - self._loop.time(), 0)))
+            pause = min(pause * 1.6, 0.05)
+            pids = await self._spawner.tree(child)
+        return pids
+
+    async def _drained(self, ended: Ended | None = None) -> None:
+        """Read the pipes to their end, or for a moment more when somebody outside of the tree holds them."""
+        pending = [drain.done for drain in self._drains if not drain.done.done()]
+        if self._channel is not None and not self._channel.done.done():
+            pending.append(self._channel.done)
+        if pending and ended is not None:
+            await asyncio.wait(pending, timeout=HELD_PIPE_S)
+            await self._wait_for_disk()
+        lost = sum(drain.stop() for drain in self._drains)
+        self._drains.clear()
+        if lost and ended is not None:
+            ended.warnings.append(f"the last {lost} bytes of output are lost: the disk would not take them")
+        if self._channel is not None:
+            self._channel.stop()
+            if ended is not None:
+                ended.bad_reports = self._channel.lines.bad
+        if self.stdin is not None:
+            self.stdin.close()
+
+    async def _wait_for_disk(self) -> None:
+        """A full disk holds the end of the output back: wait for room, unless the run is told to stop."""
+        while self._stop is None and any(drain.troubled for drain in self._drains):
+            waiting = [drain.done for drain in self._drains if drain.troubled]
+            await asyncio.wait(waiting, timeout=0.2)
+
+    def _spill(self) -> None:
+        with suppress(OSError):  # the drain meets the same fault and reports it
+            self._out.spill()
+
+    def _time_out(self) -> None:
+        self.stop(Stop("timeout", "timeout", f"it was still running after {self._plan.timeout_s:g} s", {"timeout_s": self._plan.timeout_s}))
+
+    def _usage(self, child: Child, run_s: float) -> Json:
+        if child.exit is None:
+            return {"wall_time": run_s}
+        end = child.exit
+        peak = max([end.peak_memory_bytes, *(memory for _, memory, _, _ in child.extra)])
+        return {
+            "wall_time": run_s,
+            "cpu_time": end.cpu_s + sum(cpu for cpu, _, _, _ in child.extra),
+            "peak_memory_bytes": peak,
+            "peak_memory_is_bound": peak <= end.floor_bytes,
+            "disk_read_bytes": _total(end.read_bytes, [read for _, _, read, _ in child.extra]),
+            "disk_write_bytes": _total(end.write_bytes, [written for _, _, _, written in child.extra]),
+            "measured_by": {"cpu_time": "wait4", "peak_memory_bytes": "wait4, largest process", "disk": "/proc/PID/io at exit"},
+        }
+
+
+def _total(main: int | None, others: list[int | None]) -> int | None:
+    return None if main is None else main + sum(other or 0 for other in others)
+
+
+class _Channel:
+    """Reads the report lines of an agent process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, on_report: Callable[[Json], None]) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._on_report = on_report
+        self.lines = ReportLines()
+        self.done: asyncio.Future[None] = loop.create_future()
+        os.set_blocking(fd, False)  # noqa: FBT003 - positional only
+        loop.add_reader(fd, self._readable)
+
+    def _readable(self) -> bool:
+        try:
+            data = os.read(self._fd, 1 << 18)
+        except BlockingIOError:
+            return False
+        for report in self.lines.feed(data or b"\n"):
+            self._on_report(report)
+        if not data:
+            self._close()
+        return bool(data)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._loop.remove_reader(fd)
+            os.close(fd)
+            if not self.done.done():
+                self.done.set_result(None)
+
+    def stop(self) -> None:
+        """Take what is there and close."""
+        while self._fd >= 0 and self._readable():
+            pass
+        self._close()
+
+
+class Stdin:
+    """Writes to a child's stdin without blocking."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        """Own `fd`."""
+        self._loop = loop
+        self._fd = fd
+        self._waiting = bytearray()
+        self._eof = False
+        self._written: list[asyncio.Future[Any]] = []
+        os.set_blocking(fd, False)  # noqa: FBT003 - positional only
+
+    def write(self, data: bytes, *, eof: bool = False) -> asyncio.Future[Any]:
+        """Write all of `data`, then close when `eof`. The future's result is an error text, or None when it is written."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+        if self._fd < 0 or self._eof:
+            done.set_result("its stdin is closed")
+            return done
+        self._waiting += data
+        self._eof = eof
+        self._written.append(done)
+        self._flush()
+        return done
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                done = os.write(self._fd, self._waiting)
+                del self._waiting[:done]
+        except BlockingIOError:
+            self._loop.add_writer(self._fd, self._flush)
+            return
+        except OSError as bad:  # it closed its end: what it did not want is dropped
+            self._settle(f"it does not read its stdin: {bad.strerror}")
+            self.close()
+            return
+        self._loop.remove_writer(self._fd)
+        self._settle(None)
+        if self._eof:
+            self.close()
+
+    def _settle(self, error: str | None) -> None:
+        for future in self._written:
+            if not future.done():
+                future.set_result(error)
+        self._written.clear()
+
+    def close(self) -> None:
+        """Close it; what is not written yet is dropped."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._loop.remove_writer(fd)
+            os.close(fd)
+            self._settle("its stdin is closed")

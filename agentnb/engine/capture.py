@@ -1,0 +1,291 @@
+"""Draining a run's pipes: complete on disk, bounded in memory, whatever the rate.
+
+Small output stays in memory and goes to the history's row. Once a stream is larger than INLINE_BYTES, or its run is older
+than SPILL_AFTER_S, it goes to a file below the run's folder, so that a crash loses little and a reader can follow it.
+When the disk is full, reading stops until there is room: the child waits, nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agentnb.engine.masking import Masker
+
+INLINE_BYTES = 16 * 1024
+SPILL_AFTER_S = 0.25
+TAIL_BYTES = 8 * 1024
+PIPE_BYTES = 1 << 20
+_CHUNK = 256 * 1024
+#: After this much of one stream the loop gets its turn: a flood must not delay the other runs.
+_TURN = 4
+_RETRY_DISK_S = 0.5
+
+_buffer = bytearray(_CHUNK)
+_view = memoryview(_buffer)
+
+
+class Tail:
+    """The last pieces of a run's output in the order they came, at most TAIL_BYTES of them."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._pieces: deque[tuple[str, bytes]] = deque()
+        self._size = 0
+
+    def add(self, stream: str, data: bytes | memoryview) -> None:
+        """Append a piece; old ones go."""
+        piece = bytes(data[-TAIL_BYTES:])
+        if self._pieces and self._pieces[-1][0] == stream and len(self._pieces[-1][1]) < 1024:
+            piece = self._pieces.pop()[1] + piece
+            self._size -= len(piece) - len(data[-TAIL_BYTES:])
+        self._pieces.append((stream, piece))
+        self._size += len(piece)
+        while self._size > TAIL_BYTES and len(self._pieces) > 1:
+            self._size -= len(self._pieces.popleft()[1])
+
+    def segments(self) -> list[list[str]]:
+        """The pieces as text."""
+        return [[stream, data.decode("utf-8", "replace")] for stream, data in self._pieces]
+
+
+class Stream:
+    """One output stream of one attempt."""
+
+    def __init__(self, name: str, folder: Path, file_name: str, out: Output) -> None:
+        """`folder` is made when the stream has to go to a file."""
+        self.name = name
+        self.size = 0
+        self.path: Path | None = None
+        self._target = folder / file_name
+        self._kept = bytearray()
+        self._file = -1
+        self._out = out
+        self._masker = Masker(out.secrets) if out.secrets else None
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Keep the next bytes. Raises OSError when the disk refuses them: call `add` again with what `left` holds."""
+        if self._masker is not None:
+            data = self._masker.feed(bytes(data))
+            if not data:
+                return
+        self._keep(data)
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        try:
+            if self._file >= 0 and not self._kept:
+                self._write(data)
+            else:
+                self._kept += data
+                if self._file >= 0 or self._out.eager or len(self._kept) > INLINE_BYTES:
+                    self.spill()
+        finally:  # what the disk refused is kept, so it was seen all the same
+            self._out.seen(self.name, data)
+
+    def spill(self) -> None:
+        """Put what is in memory into the file. Raises OSError, keeping what could not be written."""
+        if self._file < 0:
+            if not self._kept:
+                return
+            self._target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self.path = self._target
+        while self._kept:
+            done = os.write(self._file, self._kept)
+            del self._kept[:done]
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:
+            self._kept += view
+            raise
+
+    def end(self) -> None:
+        """No more comes: let go of what masking kept back, and of the file. Raises OSError as `spill` does."""
+        if self._masker is not None:
+            rest = self._masker.feed(b"", last=True)
+            self._masker = None
+            if rest:
+                self._keep(rest)
+        if self._file >= 0:
+            self.spill()
+            os.close(self._file)
+            self._file = -1
+
+    def abandon(self) -> int:
+        """Close the file although bytes are left that the disk refuses; return how many those are."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        lost = len(self._kept) if self.path else 0
+        return lost
+
+    def text(self) -> str | None:
+        """All of it as text, when it is small enough to be in memory."""
+        return self._kept.decode("utf-8", "replace") if self.path is None else None
+
+    def content(self) -> bytes:
+        """All of it."""
+        return bytes(self._kept) if self.path is None else self.path.read_bytes()
+
+    def record(self, root: Path) -> dict[str, Any]:
+        """What the history keeps: {"size", "text", "path"}; the path is relative to the store."""
+        path = str(self.path.relative_to(root)) if self.path else None
+        return {"size": self.size, "text": self.text(), "path": path}
+
+
+class Output:
+    """Both streams of one attempt, their order, the tail, and the bound on their size."""
+
+    def __init__(
+        self,
+        folder: Path,
+        attempt: int,
+        *,
+        secrets: list[str],
+        max_bytes: int | None = None,
+        on_data: Callable[[str, bytes], None] | None = None,
+        on_limit: Callable[[int], None] | None = None,
+    ) -> None:
+        """Files go to `folder`; those of attempts after the first carry its number.
+
+        `on_data`: sees every piece (parsers, live views). `on_limit`: called once with the size that crossed `max_bytes`.
+        """
+        self.secrets = secrets
+        suffix = "" if attempt == 1 else f".{attempt}"
+        self.streams = {name: Stream(name, folder, f"{name}{suffix}.log", self) for name in ("stdout", "stderr")}
+        self.tail = Tail()
+        self.eager = False
+        self._order: list[list[Any]] = []
+        self._max = max_bytes
+        self._on_data = on_data
+        self._on_limit = on_limit
+
+    def seen(self, stream: str, data: bytes | memoryview) -> None:
+        """A stream has kept a piece: note its place, pass it on, mind the bound."""
+        self.tail.add(stream, data)
+        if self._order and self._order[-1][0] == stream:
+            self._order[-1][1] += len(data)
+        elif len(self._order) < 1000:
+            self._order.append([stream, len(data), time.time_ns() // 1000])
+        if self._on_data is not None:
+            self._on_data(stream, bytes(data))
+        if self._max is not None and self._on_limit is not None:
+            size = sum(s.size for s in self.streams.values())
+            if size > self._max:
+                self._max = None
+                self._on_limit(size)
+
+    def order(self) -> list[list[Any]] | None:
+        """How the streams interleave: [stream, bytes, microseconds of its first byte]; None when only one was written to."""
+        return self._order if len({stream for stream, *_ in self._order}) > 1 else None
+
+    def spill(self) -> None:
+        """Put both streams on disk as far as they are, and what comes from now on at once."""
+        self.eager = True
+        for stream in self.streams.values():
+            stream.spill()
+
+
+class Drain:
+    """Reads one pipe into one stream until its end. `done` is set then."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, stream: Stream, on_trouble: Callable[[str | None], None]) -> None:
+        """Own `fd`. `on_trouble` hears why writing fails, and None when it works again."""
+        self._loop = loop
+        self._fd = fd
+        self._stream = stream
+        self._on_trouble = on_trouble
+        self.troubled = False
+        self._retry: asyncio.TimerHandle | None = None
+        self.done: asyncio.Future[None] = loop.create_future()
+        os.set_blocking(fd, False)  # noqa: FBT003 - positional only
+        with suppress(OSError):  # over the user's quota of pipe memory: the default size works too
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        loop.add_reader(fd, self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(_TURN):
+            try:
+                size = os.readv(self._fd, [_buffer])
+            except BlockingIOError:
+                return
+            try:
+                if size == 0:
+                    self._finish()
+                    return
+                self._stream.add(_view[:size])
+            except OSError as bad:
+                self._pause(bad)
+                return
+            if size < _CHUNK:
+                return
+
+    def _pause(self, bad: OSError) -> None:
+        """The disk refuses: stop reading (the child waits on its pipe) and try again soon."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+        if not self.troubled:
+            self.troubled = True
+            self._on_trouble(f"output cannot be written: {bad.strerror}; it waits until it can")
+        self._retry = self._loop.call_later(_RETRY_DISK_S, self._resume)
+
+    def _resume(self) -> None:
+        self._retry = None
+        try:
+            self._stream.spill()
+            if self._fd < 0:
+                self._finish()
+                return
+        except OSError as bad:
+            self._pause(bad)
+            return
+        self.troubled = False
+        self._on_trouble(None)
+        self._loop.add_reader(self._fd, self._readable)
+
+    def _finish(self) -> None:
+        self._close_pipe()
+        self._stream.end()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def _close_pipe(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._loop.remove_reader(fd)
+            os.close(fd)
+
+    def stop(self) -> int:
+        """Take what is in the pipe now and close it; return how many bytes the disk refused."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        while self._fd >= 0 and not self.troubled:
+            try:
+                size = os.readv(self._fd, [_buffer])
+                if size == 0:
+                    break
+                self._stream.add(_view[:size])
+            except OSError:
+                break
+        self._close_pipe()
+        lost = 0
+        try:
+            self._stream.end()
+        except OSError:
+            lost = self._stream.abandon()
+        if not self.done.done():
+            self.done.set_result(None)
+        return lost

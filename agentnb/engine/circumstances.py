@@ -1,0 +1,81 @@
+"""The circumstances of a run: where, by whom, in which environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+
+from agentnb._version import __version__
+from agentnb.engine.work import Work
+from agentnb.events import Json
+
+_HOST = socket.gethostname()
+_PYTHON = ".".join(map(str, sys.version_info[:3]))
+
+
+def environment_hash(env: Mapping[str, str]) -> str:
+    """SHA-256 over the sorted names and values."""
+    return _hash(tuple(sorted(env.items())))
+
+
+@lru_cache(maxsize=16)
+def _hash(items: tuple[tuple[str, str], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, value in items:
+        digest.update(f"{name}\0{value}\0".encode("utf-8", "surrogateescape"))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def git_commit(folder: str) -> str | None:
+    """The commit that is checked out in the repository around `folder`, read from its files; None outside of one."""
+    while True:
+        git = os.path.join(folder, ".git")  # noqa: PTH118 - called for each run: plain strings are cheaper
+        if os.path.exists(git):  # noqa: PTH110
+            return _head(git)
+        parent = os.path.dirname(folder)  # noqa: PTH120
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _head(git: str) -> str | None:
+    if (link := _text(git)) and link.startswith("gitdir: "):
+        git = os.path.join(os.path.dirname(git), link[8:].strip())  # noqa: PTH118, PTH120
+    head = (_text(f"{git}/HEAD") or "").strip()
+    if not head.startswith("ref: "):
+        return head or None
+    name = head[5:]
+    common = os.path.join(git, (_text(f"{git}/commondir") or ".").strip())  # noqa: PTH118
+    if found := _text(f"{common}/{name}"):
+        return found.strip()
+    for line in (_text(f"{common}/packed-refs") or "").splitlines():
+        if line.endswith(f" {name}"):
+            return line.split()[0]
+    return None
+
+
+def _text(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read(1 << 20)
+    except OSError:
+        return None
+
+
+def metadata(work: Work, environment: Mapping[str, str], started_at: int | None, completed_at: int) -> Json:
+    """The fields of commands.ExecutionMetadata; stamps in microseconds."""
+    return {
+        "started_at": started_at,
+        "completed_at": completed_at,
+        "hostname": _HOST,
+        "parent_pid": os.getpid(),
+        "working_directory": work["cwd"],
+        "environment_hash": environment_hash(dict(environment) | work["env"]),
+        "git_commit": git_commit(work["cwd"]),
+        "python_version": _PYTHON,
+        "agentnb_version": __version__,
+    }

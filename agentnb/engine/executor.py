@@ -1,0 +1,492 @@
+"""The pipeline of one run: attempts (validate, run, check), retries, handlers, artifacts, and the one terminal event."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any, Protocol
+
+from agentnb.engine import checks, retry
+from agentnb.engine.agent_log import AgentLog
+from agentnb.engine.attempt import Attempt, Ended, Plan, Stop
+from agentnb.engine.capture import Output
+from agentnb.engine.circumstances import metadata
+from agentnb.engine.masking import Masker
+from agentnb.engine.process import Spawner, SpawnerDied, StartFailed
+from agentnb.engine.work import HandlerPlan, Work
+from agentnb.errors import StoreError
+from agentnb.events import HostCancel, HostStart, Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
+from agentnb.history.store import Store
+from agentnb.ids import new_id
+
+#: A handler or check script that has no end of its own is ended after this long.
+HANDLER_TIMEOUT_S = 60.0
+#: At most this many files are kept as artifacts of one run.
+MAX_ARTIFACTS = 1000
+
+
+class Host(Protocol):
+    """What an execution needs from the supervisor."""
+
+    store: Store
+
+    def emit(self, event: Message) -> None:
+        """Record an event and pass it on."""
+
+    def tell(self, message: Message) -> None:
+        """Send a signal to the client."""
+
+    def spawner(self) -> Spawner:
+        """The live spawner."""
+
+    def environment(self, env_id: int) -> dict[str, str]:
+        """The environment that the client sent under this number."""
+
+    def output(self, run_id: str, stream: str, data: bytes) -> None:
+        """A watched run printed something."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one attempt, or the whole run, went."""
+
+    status: str = "completed"
+    error: Json | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    output: Any = None
+    output_source: str | None = None
+    run_s: float | None = None
+    usage: Json | None = None
+    issues: list[Json] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it completed."""
+        return self.status == "completed"
+
+    def fail(self, kind: str, message: str, reason: str | None = None, **details: Any) -> None:
+        """Make it a failure, unless it is one already."""
+        if self.ok:
+            self.status, self.reason = "failed", reason
+            self.error = {"kind": kind, "message": message} | ({"details": details} if details else {})
+
+
+class Execution:
+    """One run on its way to its terminal status."""
+
+    def __init__(self, host: Host, run: Json, work: Work) -> None:
+        """Prepare; nothing happens before `go`."""
+        self.run = run
+        self.work = work
+        self.run_id: str = run["id"]
+        self._host = host
+        self._folder = host.store.run_dir(self.run_id)
+        self._stop: Stop | None = None
+        self._current: Attempt | None = None
+        self._sleeper: asyncio.Future[None] | None = None
+        self._hosted: asyncio.Future[None] | None = None
+        self.out: Output | None = None
+        self._agent = AgentLog(self)
+        self._warnings: list[str] = []
+        self._started_at: int | None = None
+        self._masker = Masker(work["secrets"]) if work["secrets"] else None
+        self._ending = False
+        self.watched = False
+
+    # --- what may happen to it from outside
+
+    def stop(self, why: Stop) -> None:
+        """End it for this reason; the first reason stays. Once its handlers run, only those are ended."""
+        if self._stop is None and not self._ending:
+            self._stop = why
+        for future in (self._sleeper, self._hosted):
+            if future is not None and not future.done():
+                future.set_result(None)
+        if self._current is not None:
+            self._current.stop(why)
+
+    def spawner_died(self, why: Stop) -> None:
+        """Nobody is left to end the current process, and it is ended already."""
+        if self._current is not None:
+            self._current.lost(why)
+
+    def report(self, data: Json) -> None:
+        """The run's agent says something about itself."""
+        kind = data.get("t")
+        if kind in ("done", "cancelled") and self._hosted is not None and not self._hosted.done():
+            self._hosted.set_result(None)
+        self._agent.take(data)
+
+    def send(self, text: str, *, eof: bool) -> asyncio.Future[Any] | None:
+        """Write to its stdin; None when it has none."""
+        attempt = self._current
+        if attempt is None or attempt.stdin is None:
+            return None
+        return attempt.stdin.write(text.encode("utf-8", "surrogateescape"), eof=eof)
+
+    def emit(self, event: Message) -> None:
+        """Record an event of this run."""
+        self._host.emit(event)
+
+    @property
+    def store(self) -> Store:
+        """Where its artifacts go."""
+        return self._host.store
+
+    def add_output(self, stream: str, data: bytes) -> None:
+        """Output that comes in reports instead of a pipe."""
+        if self.out is not None:
+            try:
+                self.out.streams[stream].add(data)
+            except OSError as bad:
+                self.warn(f"output of the agent could not be written yet: {bad.strerror}")
+
+    def warn(self, text: str) -> None:
+        """Add a warning to the result, once."""
+        if text not in self._warnings:
+            self._warnings.append(text)
+
+    # --- the pipeline
+
+    async def go(self) -> None:
+        """Run it to its end and emit RunFinished; never raises."""
+        try:
+            outcome, attempts = await self._attempts()
+        except Exception as bad:  # noqa: BLE001 - a fault of ours must end the run, not the supervisor
+            outcome, attempts = Outcome(), 1
+            outcome.fail("runtime_error", f"agentnb failed: {type(bad).__name__}: {bad}", "internal_error")
+        self._ending = True
+        try:
+            await self._after(outcome)
+        except Exception as bad:  # noqa: BLE001
+            self.warn(f"agentnb failed after the run: {type(bad).__name__}: {bad}")
+        self.emit(self._finished(outcome, attempts))
+
+    async def _attempts(self) -> tuple[Outcome, int]:
+        number = 0
+        while True:
+            number += 1
+            step = self._step("attempt", f"attempt {number}", number)
+            self._agent.begin(step)
+            self.out = self._new_output(number)
+            outcome = await (self._hosted_attempt(number) if self.work["kind"] == "hosted" else self._process_attempt())
+            await self._agent.end(outcome)
+            if outcome.ok:
+                await self._check(outcome, step, number)
+            plan = self.work.get("retry")
+            again = outcome.error is not None and self._stop is None and retry.again(plan, number, outcome.error, outcome.exit_code)
+            self._end_step(step, outcome, self._output_record() if again else None)
+            if not again or plan is None or outcome.error is None:
+                return outcome, number
+            delay = retry.delay_s(plan, number)
+            self.emit(RunRetrying(self.run_id, number + 1, delay, outcome.error))
+            await self._sleep(delay)
+            if self._stop is not None:
+                self._stopped(outcome, self._stop)
+                return outcome, number
+
+    async def _sleep(self, delay: float) -> None:
+        if self._stop is None:
+            self._sleeper = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._sleeper], timeout=delay)
+            self._sleeper = None
+
+    def _new_output(self, attempt: int) -> Output:
+        limit = (self.work.get("limits") or {}).get("max_output_bytes")
+        return Output(
+            self._folder,
+            attempt,
+            secrets=self.work["secrets"],
+            max_bytes=limit,
+            on_data=lambda stream, data: self._host.output(self.run_id, stream, data) if self.watched else None,
+            on_limit=lambda size: self.stop(
+                Stop(
+                    "failed",
+                    "resource_limit_exceeded",
+                    f"it wrote {size} bytes of output, more than max_output_bytes={limit}",
+                    {"limit": "max_output_bytes", "bound": limit, "reading": size},
+                )
+            ),
+        )
+
+    def _on_start(self, pid: int) -> None:
+        if self._started_at is None:
+            event = RunStarted(self.run_id, f"pid:{pid}")
+            self._started_at = event.at
+            self.emit(event)
+
+    # --- one attempt
+
+    async def _process_attempt(self) -> Outcome:
+        work = self.work
+        plan = Plan(
+            argv=work["argv"],
+            cwd=work["cwd"],
+            env_id=work["env_id"],
+            env=work["env"] | {"AGENTNB_RUN_ID": self.run_id},
+            capture=work["capture"],
+            stdin=work["stdin"],
+            timeout_s=work["timeout_s"],
+            grace_s=work["grace_s"],
+            payload=base64.b64decode(work["payload"]) if "payload" in work else None,
+            on_report=self.report if work.get("channel") else None,
+        )
+        ended = await self._process(plan, self.out)
+        outcome = self._judge(ended)
+        if ended.bad_reports:
+            self.warn(f"{ended.bad_reports} reports of the agent were not understood")
+        return outcome
+
+    async def _process(self, plan: Plan, out: Output | None, on_start: Callable[[int], None] | None = None) -> Ended:
+        """Run one process to its end; a spawner that dies under it is a stop with kind runtime_error."""
+        assert out is not None  # noqa: S101 - set before every attempt
+        attempt = Attempt(self._host.spawner(), plan, out, self._trouble, on_start or self._on_start)
+        self._current = attempt
+        if self._stop is not None and not self._ending:
+            attempt.stop(self._stop)
+        try:
+            ended = await attempt.run()
+        except SpawnerDied:
+            ended = Ended(stop=Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it"))
+        finally:
+            self._current = None
+        for warning in ended.warnings:
+            self.warn(warning)
+        return ended
+
+    def _trouble(self, message: str | None) -> None:
+        if message is not None:
+            self.warn(message)
+
+    def _judge(self, ended: Ended) -> Outcome:
+        outcome = Outcome(run_s=ended.run_s, usage=ended.usage or None)
+        if ended.exit is not None:
+            outcome.exit_code, outcome.signal = ended.exit.exit_code, ended.exit.signal
+        if ended.stop is not None:
+            self._stopped(outcome, ended.stop)
+        elif ended.failure is not None:
+            outcome.fail("startup_failed", _start_message(ended.failure), "startup")
+        elif ended.exit is None:
+            outcome.fail("runtime_error", "the end of the process was never reported", "internal_error")
+        elif outcome.signal is not None:
+            outcome.fail("execution_failed", f"it was ended by signal {_signal_name(outcome.signal)}", "signalled", signal=outcome.signal)
+        elif outcome.exit_code != self.work["expected_exit_code"]:
+            expected = self.work["expected_exit_code"]
+            wanted = f", not {expected} as expected" if expected else ""
+            outcome.fail("execution_failed", f"it exited with code {outcome.exit_code}{wanted}", "non_zero_exit")
+        return outcome
+
+    @staticmethod
+    def _stopped(outcome: Outcome, stop: Stop) -> None:
+        outcome.status = stop.status
+        outcome.error = {"kind": stop.kind, "message": stop.message} | ({"details": stop.details} if stop.details else {})
+        outcome.reason = "resource_exhaustion" if stop.kind == "resource_limit_exceeded" else None
+        if stop.kind == "runtime_error":
+            outcome.reason = "internal_error"
+
+    async def _hosted_attempt(self, number: int) -> Outcome:
+        """A coroutine in the client's process does the work; we see to its time, its cancel and its record."""
+        loop = asyncio.get_running_loop()
+        outcome, start = Outcome(), loop.time()
+        self._on_start_hosted()
+        self._hosted = loop.create_future()
+        if self._stop is None:
+            self._host.tell(HostStart(self.run_id, number))
+            await asyncio.wait([self._hosted], timeout=self.work["timeout_s"])
+            stop = self._stop
+            if not self._hosted.done():
+                timeout = self.work["timeout_s"]
+                stop = Stop("timeout", "timeout", f"it was still running after {timeout:g} s", {"timeout_s": timeout})
+            if stop is not None:
+                await self._end_hosted(stop)
+                self._stopped(outcome, stop)
+        else:
+            self._stopped(outcome, self._stop)
+        self._hosted = None
+        for stream in self.out.streams.values() if self.out else ():
+            stream.end()
+        outcome.run_s = loop.time() - start
+        outcome.usage = {"wall_time": outcome.run_s}
+        return outcome
+
+    def _on_start_hosted(self) -> None:
+        if self._started_at is None:
+            event = RunStarted(self.run_id, "client")
+            self._started_at = event.at
+            self.emit(event)
+
+    async def _end_hosted(self, stop: Stop) -> None:
+        if self._agent.hosted_done or stop.status == "interrupted":
+            return
+        self._hosted = asyncio.get_running_loop().create_future()
+        self._host.tell(HostCancel(self.run_id, stop.message))
+        await asyncio.wait([self._hosted], timeout=self.work["grace_s"])
+        if not self._agent.hosted_done:
+            self.warn(f"the coroutine did not end within {self.work['grace_s']:g} s of its cancellation; it may still be running in the notebook")
+
+    # --- after an attempt
+
+    async def _check(self, outcome: Outcome, step: str, number: int) -> None:
+        """Look for structured output and make the checks; findings of severity error fail the attempt."""
+        plan = self.work.get("check") or {}
+        assert self.out is not None  # noqa: S101
+        captured = {"stdout", "stderr"} if self.work["capture"] in ("both", "structured") else {self.work["capture"]}
+        wants_json = self.work["capture"] == "structured" or plan.get("json_schema") is not None
+        if not (plan or wants_json):
+            return
+        texts = {n: s.content().decode("utf-8", "replace") if n in captured else None for n, s in self.out.streams.items()}
+        if wants_json and outcome.output is None and (found := checks.structured(texts["stdout"] or "")) is not None:
+            outcome.output, outcome.output_source = found
+        if not plan:
+            return
+        check = self._step("check", "validation", number, parent=step)
+        issues = checks.patterns(plan, texts) + checks.schema(plan, outcome.output, outcome.output_source)
+        if script := plan.get("script"):
+            issues += await self._script(script, texts["stdout"] or "")
+        outcome.issues = issues
+        errors = [issue["message"] for issue in issues if issue["severity"] == "error"]
+        verdict = Outcome()
+        if errors:
+            outcome.fail("validation_error", "; ".join(errors), "validation_failed")
+            verdict.fail("validation_error", "; ".join(errors))
+        if self._stop is not None:
+            self._stopped(outcome, self._stop)
+        self._end_step(check, verdict, issues or None)
+
+    async def _script(self, argv: list[str], stdout: str) -> list[Json]:
+        work = self.work
+        out = Output(self._folder / "check", 1, secrets=work["secrets"])
+        env = work["env"] | {"AGENTNB_RUN_ID": self.run_id}
+        plan = Plan(argv, work["cwd"], work["env_id"], env, stdin=stdout, timeout_s=HANDLER_TIMEOUT_S, grace_s=work["grace_s"])
+        ended = await self._process(plan, out, lambda _pid: None)
+        if ended.exit is not None and ended.stop is None and ended.exit.exit_code == 0:
+            return []
+        said = out.streams["stderr"].content()[-500:].decode("utf-8", "replace").strip()
+        why = ended.stop.message if ended.stop else str(ended.failure or f"exited with code {ended.exit.exit_code if ended.exit else None}")
+        return [checks.issue("script", f"the validation script failed: {why}" + (f": {said}" if said else ""))]
+
+    async def _after(self, outcome: Outcome) -> None:
+        """Keep the artifacts, then run the handlers that this outcome calls for."""
+        await self._keep_artifacts(outcome)
+        if outcome.status == "interrupted":  # the client is gone: nothing may be started any more
+            return
+        for handler in self.work.get("handlers", []):
+            wanted = {"on_success": outcome.ok, "on_failure": not outcome.ok, "cleanup": True}[handler["when"]]
+            if wanted:
+                await self._handle(handler, outcome)
+
+    async def _handle(self, handler: HandlerPlan, outcome: Outcome) -> None:
+        step = self._step("handler", handler["when"], 1, given={"command": handler["display"]})
+        context = {
+            "AGENTNB_RUN_ID": self.run_id,
+            "AGENTNB_STATUS": outcome.status,
+            "AGENTNB_EXIT_CODE": "" if outcome.exit_code is None else str(outcome.exit_code),
+            "AGENTNB_ERROR": outcome.error["message"] if outcome.error else "",
+        }
+        out = Output(self._folder / handler["when"], 1, secrets=self.work["secrets"])
+        env = {name: value.replace("\0", "") for name, value in (handler["env"] | context).items()}
+        plan = Plan(handler["argv"], handler["cwd"], self.work["env_id"], env, timeout_s=HANDLER_TIMEOUT_S, grace_s=self.work["grace_s"])
+        ended = await self._process(plan, out, lambda _pid: None)
+        verdict = self._judge(ended)
+        if ended.exit is not None and ended.stop is None and ended.exit.exit_code == 0:
+            verdict = Outcome(exit_code=0, run_s=ended.run_s, usage=ended.usage)
+        if not verdict.ok and verdict.error:
+            self.warn(f"the {handler['when']} handler failed: {verdict.error['message']}")
+        streams = {name: stream.record(self._host.store.root) for name, stream in out.streams.items()}
+        self._end_step(step, verdict, streams)
+
+    async def _keep_artifacts(self, outcome: Outcome) -> None:
+        patterns = self.work.get("artifacts") or []
+        cwd = Path(self.work["cwd"])
+        for pattern in patterns:
+            paths = sorted(path for name in glob(str(cwd / pattern), recursive=True) if (path := Path(name)).is_file())
+            if not paths and outcome.ok:
+                self.warn(f"artifacts: nothing matches {pattern!r} in {cwd}")
+            for path in paths[:MAX_ARTIFACTS]:
+                try:
+                    await self._agent.keep_file(os.path.relpath(path, cwd), path, None)
+                except StoreError as bad:
+                    outcome.fail("artifact_error", str(bad))
+
+    # --- records
+
+    def _step(self, kind: str, name: str, attempt: int, *, parent: str | None = None, given: Any = None) -> str:
+        step = new_id()
+        self.emit(StepStarted(self.run_id, step, kind, name, attempt, parent, given))
+        return step
+
+    def _end_step(self, step: str, outcome: Outcome, output: Any) -> None:
+        self.emit(
+            StepFinished(
+                self.run_id,
+                step,
+                outcome.status,
+                error=outcome.error,
+                exit_code=outcome.exit_code,
+                usage=outcome.usage,
+                tokens=self._agent.tokens(step),
+                cost_usd=self._agent.cost(step),
+                output=output,
+            )
+        )
+
+    def _output_record(self) -> Json:
+        assert self.out is not None  # noqa: S101
+        return {name: stream.record(self._host.store.root) for name, stream in self.out.streams.items()}
+
+    def _finished(self, outcome: Outcome, attempts: int) -> RunFinished:
+        streams = self._output_record() if self.out is not None else {"stdout": None, "stderr": None}
+        environment = self._host.environment(self.work["env_id"])
+        detail: Json = {
+            "reason": outcome.reason,
+            "validation": outcome.issues,
+            "warnings": self._warnings,
+            "output_source": outcome.output_source,
+            "metadata": metadata(self.work, environment, self._started_at, time.time_ns() // 1000),
+        }
+        if self.out is not None and (order := self.out.order()) is not None:
+            detail["order"] = order
+        error = outcome.error
+        if error is not None and self._masker is not None:
+            error = error | {"message": self._masker.clean(error["message"])}
+        return RunFinished(
+            self.run_id,
+            outcome.status,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            error=error,
+            output=outcome.output,
+            usage=outcome.usage,
+            attempts=attempts,
+            run_s=outcome.run_s,
+            detail=detail,
+            **streams,
+        )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)
+
+
+def _start_message(failure: StartFailed) -> str:
+    why = os.strerror(failure.errno)
+    if failure.what == "working directory":
+        return f"the working directory {failure.path!r} cannot be entered: {why}; create it or set working_dir"
+    if failure.what == "program":
+        hint = "install it, or give its path" if failure.errno == 2 else "make it executable (chmod +x) or run it with its interpreter"  # noqa: PLR2004
+        if failure.errno == 7:  # noqa: PLR2004 - E2BIG
+            hint = "its arguments and environment are too long for the system: pass the data by stdin or a file"
+        return f"the program {failure.path!r} cannot be started: {why}; {hint}"
+    return f"it cannot be started: {failure.what}"

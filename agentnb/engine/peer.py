@@ -1,0 +1,84 @@
+"""The supervisor's end of the socket to its client: never blocks, keeps order, sees the client's end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+
+from agentnb import wire
+from agentnb.events import Message, from_wire
+
+
+class Peer:
+    """Messages to and from one client."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, on_message: Callable[[Message], None], on_gone: Callable[[], None]
+    ) -> None:
+        """Own `sock`; `on_gone` is called once when the client has closed it or sends what is no message."""
+        self._loop = loop
+        self._sock: socket.socket | None = sock
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._decoder = wire.Decoder()
+        self._outbox = bytearray()
+        sock.setblocking(False)
+        loop.add_reader(sock, self._readable)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return len(self._outbox)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Queue messages and send what the socket takes now."""
+        if self._sock is None:
+            return
+        waiting = bool(self._outbox)
+        self._outbox += wire.encode(messages)
+        if not waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._sock is None:
+            return
+        try:
+            while self._outbox:
+                sent = self._sock.send(memoryview(self._outbox)[: 1 << 20])
+                del self._outbox[:sent]
+        except BlockingIOError:
+            self._loop.add_writer(self._sock, self._flush)
+            return
+        except OSError:
+            self._gone()
+            return
+        self._loop.remove_writer(self._sock)
+
+    def _readable(self) -> None:
+        assert self._sock is not None  # noqa: S101 - the reader is removed first
+        try:
+            data = self._sock.recv(1 << 18)
+            found = self._decoder.feed(data)
+        except BlockingIOError:
+            return
+        except (OSError, wire.ProtocolError):
+            data, found = b"", []
+        for item in found:
+            if (message := from_wire(item)) is not None:
+                self._on_message(message)
+        if not data:
+            self._gone()
+
+    def _gone(self) -> None:
+        if self._sock is not None:
+            self.close()
+            self._on_gone()
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            self._sock = None

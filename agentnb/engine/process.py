@@ -1,0 +1,284 @@
+"""The supervisor's end of the spawner: start commands, learn of their end, signal whole trees."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import ctypes
+import marshal
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentnb.engine.spawner import MAX_PACKET, SOCKET_FD
+
+_PR_SET_CHILD_SUBREAPER = 36
+_SPAWNER = Path(__file__).with_name("spawner.py")
+
+
+class SpawnerDied(Exception):
+    """The spawner process is gone; every command it had was ended."""
+
+
+class StartFailed(Exception):
+    """A command could not be started. `what` says which part was at fault: "program" or "working directory"."""
+
+    def __init__(self, what: str, path: str, errno: int) -> None:
+        """Keep the parts for the error message."""
+        super().__init__(f"{what} {path!r}: {os.strerror(errno) if errno else 'refused'}")
+        self.what, self.path, self.errno = what, path, errno
+
+
+@dataclass(slots=True)
+class Exit:
+    """How a command ended and what it used. Memory in bytes, CPU in seconds, `at` on the monotonic clock.
+
+    `floor_bytes`: the spawner's own peak memory; no child's can be told apart below it.
+    """
+
+    status: int
+    at: float
+    cpu_s: float
+    peak_memory_bytes: int
+    floor_bytes: int
+    read_bytes: int | None
+    write_bytes: int | None
+    orphans: list[int]
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, or None when a signal ended it."""
+        return os.WEXITSTATUS(self.status) if os.WIFEXITED(self.status) else None
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it, or None."""
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
+
+
+@dataclass(slots=True)
+class Child:
+    """One command that was started. `on_exit` is called once; usage of reaped descendants is added up in `extra`."""
+
+    key: int
+    started: asyncio.Future[None]
+    on_exit: Callable[[Exit], None]
+    pid: int = 0
+    started_at: float = 0.0
+    exit: Exit | None = None
+    extra: list[tuple[float, int, int | None, int | None]] = field(default_factory=list)
+
+
+class Spawner:
+    """Talks with one spawner process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None]) -> None:
+        """Start the process; `on_death` is called once if it goes away by itself."""
+        self._loop = loop
+        self._on_death = on_death
+        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock.setblocking(False)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.pid = _fork_spawner(theirs)
+        theirs.close()
+        self._children: dict[int, Child] = {}
+        self._asked: dict[int, asyncio.Future[list[int]]] = {}
+        self._envs: dict[int, dict[str, str]] = {}
+        self._next = 0
+        self._waiting: list[tuple[bytes, list[int]]] = []
+        self.alive = True
+        loop.add_reader(self._sock, self._readable)
+
+    def set_env(self, env_id: int, env: dict[str, str]) -> None:
+        """Keep an environment under a number that `spawn` can name."""
+        self._send(("env", env_id, env), [])
+
+    def drop_env(self, env_id: int) -> None:
+        """Forget an environment."""
+        self._send(("drop_env", env_id), [])
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        cwd: str,
+        env_id: int,
+        env: dict[str, str],
+        fds: Sequence[int],
+        targets: Sequence[int],
+        on_exit: Callable[[Exit], None],
+    ) -> Child:
+        """Start a command; `fds` become its 0, 1, 2 and `targets`, and are closed here in every case.
+
+        Raises StartFailed when it cannot be started and SpawnerDied when nobody can start it.
+        """
+        self._next += 1
+        child = Child(self._next, self._loop.create_future(), on_exit)
+        self._children[child.key] = child
+        try:
+            self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets)), list(fds))
+            await child.started
+        except BaseException:
+            if not child.pid:
+                self.forget(child)
+            raise
+        return child
+
+    async def signal(self, child: Child, signo: int) -> list[int]:
+        """Signal every live process of the child's tree; return their pids."""
+        return await self._ask("signal", child.key, int(signo))
+
+    async def tree(self, child: Child) -> list[int]:
+        """Pids of the live processes of the child's tree."""
+        return await self._ask("tree", child.key)
+
+    def forget(self, child: Child) -> None:
+        """The child's run is over; nothing of it is alive."""
+        self._children.pop(child.key, None)
+        if self.alive:
+            self._send(("forget", child.key), [])
+
+    def close(self) -> None:
+        """Let the spawner end (it kills whatever is left), and reap it."""
+        if self.alive:
+            self.alive = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            os.waitpid(self.pid, 0)
+
+    async def _ask(self, kind: str, key: int, *more: int) -> list[int]:
+        self._next += 1
+        answer: asyncio.Future[list[int]] = self._loop.create_future()
+        self._asked[self._next] = answer
+        self._send((kind, key, *more, self._next), [])
+        return await answer
+
+    def _send(self, packet: tuple[Any, ...], fds: list[int]) -> None:
+        data = marshal.dumps(packet)
+        if not self.alive:
+            _close(fds)
+            raise SpawnerDied
+        if len(data) > MAX_PACKET:
+            data, fds = b"big", [_memfd(data), *fds]
+        self._waiting.append((data, fds))
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            data, fds = self._waiting[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                self._sock.sendmsg([data], rights)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock, self._flush)
+                return
+            except OSError:  # its end is seen by the reader
+                self._loop.remove_writer(self._sock)
+                return
+            _close(fds)
+            del self._waiting[0]
+        self._loop.remove_writer(self._sock)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._died()
+            return
+        for item in marshal.loads(data):  # noqa: S302 - written by our own process
+            self._take(item)
+
+    def _take(self, item: tuple[Any, ...]) -> None:
+        kind, key = item[0], item[1]
+        if kind == "tree":
+            answer = self._asked.pop(key, None)
+            if answer is not None and not answer.done():
+                answer.set_result(item[2])
+        elif (child := self._children.get(key)) is not None:
+            self._about(child, kind, item)
+
+    @staticmethod
+    def _about(child: Child, kind: str, item: tuple[Any, ...]) -> None:
+        if kind == "spawned":
+            child.pid, child.started_at = item[2], item[3]
+            if not child.started.done():
+                child.started.set_result(None)
+        elif kind == "failed":
+            if not child.started.done():
+                child.started.set_exception(StartFailed(item[3], item[4], item[2]))
+        elif kind == "exit":
+            _, _, status, at, cpu, rss, read, written, orphans, floor = item
+            child.exit = Exit(status, at, cpu, rss * 1024, floor * 1024, read, written, orphans)
+            child.on_exit(child.exit)
+        elif kind == "orphan":
+            _, _, cpu, rss, read, written = item
+            child.extra.append((cpu, rss * 1024, read, written))
+
+    def _died(self) -> None:
+        self.alive = False
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        for _, fds in self._waiting:
+            _close(fds)
+        self._waiting.clear()
+        os.waitpid(self.pid, 0)
+        for future in [*self._asked.values(), *(child.started for child in self._children.values())]:
+            if not future.done():
+                future.set_exception(SpawnerDied())
+                future.exception()  # whoever waits sees it; nobody waiting is fine too
+        self._asked.clear()
+        self._on_death()
+
+
+def _fork_spawner(sock: socket.socket) -> int:
+    """Fork and exec the spawner, a subreaper, with `sock` as its descriptor 3."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    argv = [sys.executable, "-I", "-S", str(_SPAWNER)]
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        fd = sock.fileno()
+        if fd == SOCKET_FD:
+            os.set_inheritable(fd, True)  # noqa: FBT003 - positional only
+        else:
+            os.dup2(fd, SOCKET_FD)
+        os.execv(argv[0], argv)  # noqa: S606 - no shell is wanted
+    finally:
+        os._exit(127)
+
+
+def become_subreaper() -> None:
+    """Should the spawner die, its children become this process's, which can then end them."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _memfd(data: bytes) -> int:
+    fd = os.memfd_create("agentnb")
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def memfd(data: bytes) -> int:
+    """A descriptor of an in-memory file that holds `data`, read from its start."""
+    fd = _memfd(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

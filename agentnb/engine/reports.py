@@ -1,0 +1,68 @@
+"""Reports: what an agent says about itself while it works, one JSON object each.
+
+A child process writes them as lines to the descriptor named by AGENTNB_CHANNEL_FD; a coroutine in the client's process sends
+them as requests.Report. A report that is not understood is kept as a warning, never fatal.
+
+    {"t": "log", "text": "..."}                                  goes to the run's stdout, with a newline
+    {"t": "output", "stream": "stdout", "text": "..."}           goes to that stream as it is
+    {"t": "step", "id": "s1", "name": "...", "kind": "turn", "status": "running", "parent": null, "input": ...}
+    {"t": "step", "id": "s1", "status": "completed", "output": ..., "error": "...", "tokens": {"input": 1}, "cost_usd": 0.1}
+    {"t": "artifact", "name": "...", "path": "...", "content_type": "..."}      or "data": base64 instead of "path"
+    {"t": "usage", "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.1, "tokens_per_s": 9.0}       totals so far
+    {"t": "result", "output": ...}                               the run's output; the process still has to exit well
+    {"t": "error", "kind": "execution_failed", "message": "...", "details": {"traceback": "..."}}     the run failed
+    {"t": "done"}                                                hosted runs only: nothing follows
+    {"t": "cancelled"}                                           hosted runs only: it ended because it was told to
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+#: A line longer than this is no report (1 GiB of output in one line must not cost memory).
+MAX_LINE = 8 * 1024 * 1024
+
+
+class ReportLines:
+    """Bytes in, reports out: splits a stream into lines and lines into JSON objects.
+
+    `bad` counts what was no JSON object of a known kind, or was too long; `last_bad` shows the start of the latest.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing read."""
+        self._rest = bytearray()
+        self._skipping = False
+        self.bad = 0
+        self.last_bad = ""
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """Take the next bytes; return the reports that are complete now."""
+        self._rest += data
+        if b"\n" not in data:
+            if len(self._rest) > MAX_LINE:
+                self._note(bytes(self._rest[:200]))
+                self._rest.clear()
+                self._skipping = True
+            return []
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = bytearray(rest)
+        if self._skipping:
+            del lines[0]
+            self._skipping = False
+        return [report for line in lines if line.strip() and (report := self._parse(bytes(line))) is not None]
+
+    def _parse(self, line: bytes) -> dict[str, Any] | None:
+        try:
+            report = json.loads(line)
+        except ValueError:
+            report = None
+        if not isinstance(report, dict) or not isinstance(report.get("t"), str):
+            self._note(line)
+            return None
+        return report
+
+    def _note(self, line: bytes) -> None:
+        self.bad += 1
+        self.last_bad = line[:200].decode(errors="replace")

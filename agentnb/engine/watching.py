@@ -1,0 +1,105 @@
+"""Live output for views: for watched runs only, ten times a second at most, bounded whatever the output rate."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections import deque
+
+from agentnb.engine.capture import Output
+from agentnb.engine.peer import Peer
+from agentnb.events import OutputTail
+
+PERIOD_S = 0.1
+#: More than this of one run in one period is left out from the front; the log file has it all.
+MAX_PIECE = 16 * 1024
+#: A client that does not keep up gets no output until it has taken this much.
+MAX_BACKLOG = 1 << 20
+_MERGE = 4096
+
+
+class _Watched:
+    """What a watched run printed since the last message."""
+
+    __slots__ = ("decoders", "pieces", "size", "skipped")
+
+    def __init__(self) -> None:
+        self.pieces: deque[tuple[str, bytes]] = deque()
+        self.size = 0
+        self.skipped = 0
+        self.decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+
+    def add(self, stream: str, data: bytes) -> None:
+        if self.pieces and self.pieces[-1][0] == stream and len(self.pieces[-1][1]) < _MERGE:
+            kept = self.pieces.pop()[1]
+            self.size -= len(kept)
+            data = kept + data
+        self.pieces.append((stream, data))
+        self.size += len(data)
+        while (excess := self.size - MAX_PIECE) > 0:
+            name, first = self.pieces[0]
+            gone = min(len(first), excess)
+            if gone == len(first):
+                self.pieces.popleft()
+            else:
+                self.pieces[0] = (name, first[gone:])
+            self.size -= gone
+            self.skipped += gone
+
+    def message(self, run_id: str) -> OutputTail | None:
+        if not self.pieces:
+            return None
+        if self.skipped:
+            for decoder in self.decoders.values():
+                decoder.reset()
+        segments = [[stream, text] for stream, data in self.pieces if (text := self.decoders[stream].decode(data))]
+        skipped, self.size, self.skipped = self.skipped, 0, 0
+        self.pieces.clear()
+        return OutputTail(run_id, segments, skipped) if segments else None
+
+
+class Watching:
+    """Which runs are watched, and what they printed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, peer: Peer) -> None:
+        """Nobody watches yet."""
+        self._loop = loop
+        self._peer = peer
+        self._runs: dict[str, _Watched] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wants(self, run_id: str) -> bool:
+        """Whether somebody watches this run."""
+        return run_id in self._runs
+
+    def set(self, run_id: str, *, on: bool, out: Output | None) -> None:
+        """Start (with the tail so far) or stop watching."""
+        if not on:
+            self._runs.pop(run_id, None)
+        elif run_id not in self._runs:
+            self._runs[run_id] = _Watched()
+            if out is not None and (segments := out.tail.segments()):
+                self._peer.send([OutputTail(run_id, segments)])
+
+    def add(self, run_id: str, stream: str, data: bytes) -> None:
+        """A run printed something."""
+        watched = self._runs.get(run_id)
+        if watched is not None:
+            watched.add(stream, data)
+            if self._timer is None:
+                self._timer = self._loop.call_later(PERIOD_S, self._tick)
+
+    def finish(self, run_id: str, out: Output | None) -> None:
+        """The run is over: send the rest."""
+        watched = self._runs.pop(run_id, None)
+        if watched is not None and out is not None and (message := watched.message(run_id)) is not None:
+            self._peer.send([message])
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._peer.backlog > MAX_BACKLOG:
+            self._timer = self._loop.call_later(PERIOD_S, self._tick)
+            return
+        messages = [message for run_id, watched in self._runs.items() if (message := watched.message(run_id)) is not None]
+        if messages:
+            self._peer.send(messages)

@@ -1,0 +1,280 @@
+"""What happens, as data: the one stream that views, history and traces are made of.
+
+Every record here is plain JSON data (stamps are whole microseconds since the epoch, UTC; durations are seconds).
+*Recorded* events are what the tables of the history add up to: the store applies them, then they go to the client.
+*Signals* only cross the wire. Only the standard library is imported, because the supervisor lives by this module.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol
+
+Json = dict[str, Any]
+
+
+def now_us() -> int:
+    """The time now, in whole microseconds since the epoch, UTC."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Message:
+    """Base of all that crosses the wire; `type` names the class there."""
+
+    type: ClassVar[str] = ""
+
+    def to_wire(self) -> Json:
+        """The message as a JSON object with its `type`."""
+        data = {name: getattr(self, name) for name in _names(type(self))}
+        data["type"] = self.type
+        return data
+
+
+_registry: dict[str, type[Message]] = {}
+_fields: dict[type[Message], tuple[str, ...]] = {}
+
+
+def _names(cls: type[Message]) -> tuple[str, ...]:
+    if cls not in _fields:
+        _fields[cls] = tuple(f.name for f in fields(cls))
+    return _fields[cls]
+
+
+def message(cls: type[Message]) -> None:
+    """Make `cls` known to `from_wire` under its `type`."""
+    _registry[cls.type] = cls
+
+
+def from_wire(data: Json) -> Message | None:
+    """The message that `data` stands for; None for a type that this version does not know.
+
+    Unknown fields are dropped, so that a peer of the same protocol version may add some.
+    """
+    cls = _registry.get(data.get("type", ""))
+    if cls is None:
+        return None
+    return cls(**{name: data[name] for name in _names(cls) if name in data})
+
+
+class EventSink(Protocol):
+    """Whatever takes events: the recorder of the supervisor, a test's list, another host's stream."""
+
+    def emit(self, event: Message) -> None:
+        """Take one event; never blocks, never raises."""
+
+
+# --- recorded events ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class SessionStarted(Message):
+    """A session began. `session`: the fields of model.Session."""
+
+    type = "session_started"
+    session: Json
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class SessionEnded(Message):
+    """A session ended; `status` is ended or cancelled."""
+
+    type = "session_ended"
+    session_id: str
+    status: str
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class RunQueued(Message):
+    """A run was accepted. `run`: the fields of model.Run (id, session_id, name, target, params, tags, ...)."""
+
+    type = "run_queued"
+    run: Json
+    at: int = field(default_factory=now_us)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return str(self.run["id"])
+
+
+@dataclass(slots=True)
+class RunStarted(Message):
+    """A run's first attempt started. `handle`: where it lives, such as ``pid:123``."""
+
+    type = "run_started"
+    run_id: str
+    handle: str = ""
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class RunRetrying(Message):
+    """An attempt failed; attempt number `attempt` (from 1) follows after `delay_s`."""
+
+    type = "run_retrying"
+    run_id: str
+    attempt: int
+    delay_s: float
+    error: Json | None = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class StepStarted(Message):
+    """A step of a run began. `kind` is a states.StepKind."""
+
+    type = "step_started"
+    run_id: str
+    step_id: str
+    kind: str
+    name: str
+    attempt: int = 1
+    parent_id: str | None = None
+    input: Any = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class StepFinished(Message):
+    """A step ended. `tokens`: {"input": n, "output": n, ...}; `usage`: the fields of commands.ResourceUsage."""
+
+    type = "step_finished"
+    run_id: str
+    step_id: str
+    status: str
+    error: Json | None = None
+    exit_code: int | None = None
+    usage: Json | None = None
+    tokens: Json | None = None
+    cost_usd: float | None = None
+    output: Any = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class ArtifactSaved(Message):
+    """An artifact is on disk. `artifact`: the fields of model.Artifact (source_run, source_step, checksum, ...)."""
+
+    type = "artifact_saved"
+    run_id: str
+    artifact: Json
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class UsageReported(Message):
+    """An agent's running totals so far (not increments). None: not known."""
+
+    type = "usage_reported"
+    run_id: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    tokens_per_s: float | None = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class RunFinished(Message):
+    """A run reached its one terminal status.
+
+    `stdout`, `stderr`: {"size": bytes, "text": str | None, "path": str | None}; `text` is there when all of the stream is
+    small enough to live in the row, else `path` names the log file below the store.
+    `error`: {"kind": states.ErrorKind, "message": str, ...}. `usage`: the fields of commands.ResourceUsage.
+    `detail`: {"reason", "validation", "metadata", "warnings", "output_source"}.
+    """
+
+    type = "run_finished"
+    run_id: str
+    status: str
+    exit_code: int | None = None
+    signal: int | None = None
+    error: Json | None = None
+    output: Any = None
+    stdout: Json | None = None
+    stderr: Json | None = None
+    usage: Json | None = None
+    attempts: int = 0
+    run_s: float | None = None
+    detail: Json = field(default_factory=dict)
+    at: int = field(default_factory=now_us)
+
+
+RECORDED: tuple[type[Message], ...] = (
+    SessionStarted,
+    SessionEnded,
+    RunQueued,
+    RunStarted,
+    RunRetrying,
+    StepStarted,
+    StepFinished,
+    ArtifactSaved,
+    UsageReported,
+    RunFinished,
+)
+
+# --- signals: supervisor to client ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Ready(Message):
+    """The supervisor is up."""
+
+    type = "ready"
+    version: int
+    pid: int
+
+
+@dataclass(slots=True)
+class OutputTail(Message):
+    """New output of a watched run. `segments`: [["stdout" | "stderr", text], ...]; `skipped`: bytes left out before them."""
+
+    type = "output_tail"
+    run_id: str
+    segments: list[list[str]]
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class HostStart(Message):
+    """Run the coroutine of this hosted run now (it lives in the client's process)."""
+
+    type = "host_start"
+    run_id: str
+    attempt: int = 1
+
+
+@dataclass(slots=True)
+class HostCancel(Message):
+    """Cancel the coroutine of this hosted run."""
+
+    type = "host_cancel"
+    run_id: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Reply(Message):
+    """The answer to the request with the same `request_id`."""
+
+    type = "reply"
+    request_id: int
+    data: Json = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class StoreTrouble(Message):
+    """The history cannot be written just now (`message` says why), or can be again (`message` is None)."""
+
+    type = "store_trouble"
+    store: str
+    message: str | None
+
+
+for _cls in (*RECORDED, Ready, OutputTail, HostStart, HostCancel, Reply, StoreTrouble):
+    message(_cls)

@@ -1,0 +1,118 @@
+"""Content-addressed bytes: ``blobs/ab/cdef...`` by SHA-256, verified whenever they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from agentnb.errors import ArtifactCorrupted, StoreError
+from agentnb.history.faults import store_fault
+
+_PIECE = 1024 * 1024
+_CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def digest_of(data: bytes) -> str:
+    """The checksum of `data`: ``sha256:`` and 64 hex digits."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Blobs:
+    """The blobs below a folder. Equal bytes are kept once; a checksum is ``sha256:<64 hex digits>``, a size is in bytes."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep blobs below `root`, which is created when the first one comes."""
+        self.root = root
+
+    def put_bytes(self, data: bytes) -> tuple[str, int]:
+        """Keep `data`; return its checksum and size. Raises StoreError."""
+        return self._put([data])
+
+    def put_file(self, source: str | Path) -> tuple[str, int]:
+        """Keep what the file holds as it is read; return checksum and size of exactly the bytes that were kept.
+
+        It is read in pieces of 1 MiB, so a file of any size costs no memory. Raises StoreError.
+        """
+        try:
+            with Path(source).open("rb") as file:
+                return self._put(iter(lambda: file.read(_PIECE), b""))
+        except StoreError:
+            raise
+        except OSError as bad:
+            raise StoreError(f"the file {source} could not be kept as an artifact: {bad.strerror or bad}") from bad
+
+    def read(self, checksum: str) -> bytes:
+        """The bytes of `checksum`. Raises ArtifactCorrupted when they are missing or are not those bytes."""
+        path = self.locate(checksum)
+        try:
+            data = path.read_bytes()
+        except OSError as bad:
+            raise _missing(path, checksum, bad) from bad
+        _compare(path, checksum, hashlib.sha256(data).hexdigest())
+        return data
+
+    def path(self, checksum: str, *, verify: bool = True) -> Path:
+        """The file of `checksum`; with `verify` its bytes are checked first. Raises ArtifactCorrupted as `read` does."""
+        path = self.locate(checksum)
+        try:
+            with path.open("rb") as file:
+                if verify:
+                    _compare(path, checksum, hashlib.file_digest(file, "sha256").hexdigest())
+        except StoreError:
+            raise
+        except OSError as bad:
+            raise _missing(path, checksum, bad) from bad
+        return path
+
+    def open(self, checksum: str) -> BinaryIO:
+        """The verified file of `checksum`, open for reading at its start; close it. Raises ArtifactCorrupted as `read` does."""
+        return self.path(checksum).open("rb")
+
+    def locate(self, checksum: str) -> Path:
+        """Where the blob of `checksum` is, or would be. Raises StoreError for what is no checksum."""
+        match = _CHECKSUM.fullmatch(checksum)
+        if match is None:
+            raise StoreError(f"{checksum!r} is no artifact checksum; it reads 'sha256:' and 64 lower-case hex digits")
+        return self.root / match[1][:2] / match[1][2:]
+
+    def _put(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+        digest, size, temporary = hashlib.sha256(), 0, ""
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=self.root)
+            with os.fdopen(descriptor, "wb") as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    size += file.write(piece)
+            checksum = f"sha256:{digest.hexdigest()}"
+            self._place(temporary, self.locate(checksum), size)
+        except OSError as bad:
+            raise store_fault(bad, self.root, "keeping an artifact in") from bad
+        finally:
+            if temporary:
+                with suppress(OSError):
+                    os.unlink(temporary)  # noqa: PTH108 - still there only when it was not moved
+        return checksum, size
+
+    def _place(self, temporary: str, target: Path, size: int) -> None:
+        """Move the finished file to its name, unless those bytes are there; one cut short (a power cut) is replaced."""
+        with suppress(FileNotFoundError):
+            if target.stat().st_size == size:
+                return
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        os.replace(temporary, target)  # noqa: PTH105 - rename is atomic: a reader sees all of a blob or none
+
+
+def _compare(path: Path, checksum: str, found: str) -> None:
+    if checksum != f"sha256:{found}":
+        raise ArtifactCorrupted(f"the artifact {path} should have checksum {checksum}, but its bytes have sha256:{found}; make it anew")
+
+
+def _missing(path: Path, checksum: str, bad: OSError) -> ArtifactCorrupted:
+    return ArtifactCorrupted(f"the artifact {path} should have checksum {checksum}, but it has none: {bad.strerror or bad}; make it anew")

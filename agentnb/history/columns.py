@@ -1,0 +1,235 @@
+"""The columns of every DataFrame, declared once: name, where it comes from, dtype, unit and meaning (no pandas here)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agentnb.events import RECORDED
+from agentnb.states import ErrorKind, RunStatus, RuntimeKind, SessionStatus, StepKind, StepStatus, TargetKind
+
+STRING, STAMP, COUNT, SECONDS, NUMBER = "string", "datetime64[us, UTC]", "Int64", "float64", "Float64"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. `sql`: its expression over the frame's source (``:now`` is the time now, in microseconds)."""
+
+    name: str
+    sql: str
+    dtype: str
+    meaning: str
+    unit: str = ""
+    categories: tuple[str, ...] = ()
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One DataFrame: its source, its columns, the column that since/until look at, and what filters mean here."""
+
+    name: str
+    source: str
+    columns: tuple[Column, ...]
+    at: str
+    order: tuple[str, ...]
+    run: str | None
+    group: str | None = None
+    maps: dict[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> Column | None:
+        """The declared column of that name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+def _category(name: str, sql: str, values: Iterable[str], meaning: str) -> Column:
+    texts = tuple(str(value.value) if isinstance(value, Enum) else value for value in values)
+    return Column(name, sql, "category", meaning, categories=texts)
+
+
+def _since(start: str, end: str) -> str:
+    return f"CASE WHEN {start} IS NOT NULL THEN max(0, ({end}) - {start}) / 1e6 END"
+
+
+def _outcome(t: str) -> tuple[Column, ...]:
+    """What runs and steps both have."""
+    return (
+        Column("exit_code", f"{t}.exit_code", COUNT, "the process's exit code"),
+        _category("error_kind", f"{t}.error_kind", ErrorKind, "why it did not succeed"),
+        Column("error", f"json_extract({t}.error, '$.message')", STRING, "the error's message"),
+        Column("peak_memory_bytes", f"{t}.peak_memory_bytes", COUNT, "largest memory in use", "bytes"),
+        Column("input_tokens", f"{t}.input_tokens", COUNT, "tokens read by the model"),
+        Column("output_tokens", f"{t}.output_tokens", COUNT, "tokens written by the model"),
+        Column("cost_usd", f"{t}.cost_usd", NUMBER, "cost as the agent reported it", "USD"),
+        Column("input", f"{t}.input", STRING, "its input, as JSON text"),
+        Column("output", f"{t}.output", STRING, "its structured output, as JSON text"),
+    )
+
+
+RUNS = Frame(
+    "runs",
+    "runs r LEFT JOIN sessions s ON s.id = r.session_id",
+    (
+        Column("id", "r.id", STRING, "the run's id; later runs sort later"),
+        Column("name", "r.name", STRING, "the run's name"),
+        _category("status", "r.status", RunStatus, "where it stands"),
+        _category("kind", "r.target_kind", TargetKind, "what was launched"),
+        Column("command", "r.command", STRING, "the command, as a line for people"),
+        Column("session", "s.name", STRING, "its session's name"),
+        Column("session_id", "r.session_id", STRING, "its session's id"),
+        Column("group_id", "r.group_id", STRING, "the group (map) it belongs to"),
+        _category("runtime", "r.runtime_kind", RuntimeKind, "where its processes live"),
+        Column("created_at", "r.created_at", STAMP, "when it was launched"),
+        Column("started_at", "r.started_at", STAMP, "when its first attempt started"),
+        Column("finished_at", "r.finished_at", STAMP, "when it ended"),
+        Column("queued_s", _since("r.created_at", "coalesce(r.started_at, r.finished_at, :now)"), SECONDS, "waited for its start", "s"),
+        Column("run_s", f"coalesce(r.run_s, {_since('r.started_at', 'coalesce(r.finished_at, :now)')})", SECONDS, "ran", "s"),
+        Column("total_s", _since("r.created_at", "coalesce(r.finished_at, :now)"), SECONDS, "from launch to end", "s"),
+        Column("cpu_s", "r.cpu_s", SECONDS, "processor time of the whole process tree", "s"),
+        Column("timeout_s", "r.timeout_s", SECONDS, "its timeout", "s"),
+        Column("attempts", "r.attempts", COUNT, "attempts so far"),
+        Column("signal", "r.signal", COUNT, "the signal that ended the process"),
+        Column("reason", "r.reason", STRING, "how the command failed"),
+        *_outcome("r"),
+        Column("tokens_per_s", "r.tokens_per_s", NUMBER, "tokens written per second", "1/s"),
+        Column("disk_read_bytes", "r.disk_read_bytes", COUNT, "read from disks", "bytes"),
+        Column("disk_write_bytes", "r.disk_write_bytes", COUNT, "written to disks", "bytes"),
+        Column("processes", "r.processes", COUNT, "processes it started"),
+        Column("stdout_bytes", "r.stdout_bytes", COUNT, "size of its stdout", "bytes"),
+        Column("stderr_bytes", "r.stderr_bytes", COUNT, "size of its stderr", "bytes"),
+        Column("parent_run_id", "r.parent_run_id", STRING, "the run that launched it"),
+        Column("cache_key", "r.cache_key", STRING, "equal for runs of the same work"),
+        Column("stdout", "r.id", STRING, "all of its stdout", full=True),
+        Column("stderr", "r.id", STRING, "all of its stderr", full=True),
+    ),
+    at="created_at",
+    order=("created_at", "id"),
+    run="id",
+    group="group_id",
+    maps={"param": "r.params", "tag": "r.tags"},
+)
+
+STEPS = Frame(
+    "steps",
+    "steps t LEFT JOIN runs r ON r.id = t.run_id",
+    (
+        Column("id", "t.id", STRING, "the step's id"),
+        Column("run_id", "t.run_id", STRING, "its run's id"),
+        Column("run", "r.name", STRING, "its run's name"),
+        Column("session_id", "r.session_id", STRING, "its session's id"),
+        Column("group_id", "r.group_id", STRING, "the group its run belongs to"),
+        Column("parent_id", "t.parent_id", STRING, "the step it is part of"),
+        _category("kind", "t.kind", StepKind, "what it is"),
+        Column("name", "t.name", STRING, "the step's name"),
+        _category("status", "t.status", StepStatus, "where it stands"),
+        Column("attempt", "t.attempt", COUNT, "the attempt it belongs to, from 1"),
+        Column("created_at", "t.created_at", STAMP, "when it was made known"),
+        Column("started_at", "t.started_at", STAMP, "when it started"),
+        Column("finished_at", "t.finished_at", STAMP, "when it ended"),
+        Column("run_s", _since("t.started_at", "coalesce(t.finished_at, :now)"), SECONDS, "ran", "s"),
+        Column("cpu_s", "t.cpu_s", SECONDS, "processor time of its process tree", "s"),
+        *_outcome("t"),
+    ),
+    at="created_at",
+    order=("created_at", "run_id", "seq"),
+    run="run_id",
+    group="group_id",
+)
+
+ARTIFACTS = Frame(
+    "artifacts",
+    "artifacts a LEFT JOIN runs r ON r.id = a.source_run",
+    (
+        Column("id", "a.id", STRING, "the artifact's id"),
+        Column("name", "a.name", STRING, "the artifact's name"),
+        Column("run_id", "a.source_run", STRING, "the run it came from"),
+        Column("run", "r.name", STRING, "that run's name"),
+        Column("step_id", "a.source_step", STRING, "the step it came from"),
+        Column("session_id", "r.session_id", STRING, "its session's id"),
+        Column("group_id", "r.group_id", STRING, "the group its run belongs to"),
+        Column("content_type", "a.content_type", STRING, "its MIME type"),
+        Column("size", "a.size", COUNT, "its size", "bytes"),
+        Column("checksum", "a.checksum", STRING, "its SHA-256, verified whenever it is read"),
+        _category("location_kind", "json_extract(a.location, '$.type')", ("local", "http", "cloud", "inline"), "how it is kept"),
+        Column(
+            "location",
+            "coalesce(json_extract(a.location, '$.path'), json_extract(a.location, '$.url'), json_extract(a.location, '$.uri'))",
+            STRING,
+            "its path (below the store unless absolute) or address",
+        ),
+        Column("created_at", "a.created_at", STAMP, "when it was kept"),
+        Column(
+            "content",
+            "coalesce(a.checksum, '') || ' ' || a.location",
+            "object",
+            "its bytes, verified; None for what is not on this machine",
+            full=True,
+        ),
+    ),
+    at="created_at",
+    order=("created_at", "seq"),
+    run="run_id",
+    group="group_id",
+)
+
+EVENTS = Frame(
+    "events",
+    "events e LEFT JOIN runs r ON r.id = e.run_id",
+    (
+        Column("seq", "e.seq", COUNT, "its number; later events have larger ones"),
+        Column("at", "e.at", STAMP, "when it happened"),
+        _category("type", "e.type", [cls.type for cls in RECORDED], "what happened"),
+        Column("session_id", "e.session_id", STRING, "the session's id"),
+        Column("group_id", "r.group_id", STRING, "the group the run belongs to"),
+        Column("run_id", "e.run_id", STRING, "the run's id"),
+        Column("step_id", "e.step_id", STRING, "the step's id"),
+        Column("data", "e.data", "object", "what the event says, as a dict", full=True),
+    ),
+    at="at",
+    order=("seq",),
+    run="run_id",
+    group="group_id",
+)
+
+
+def _count(condition: str) -> str:
+    return f"(SELECT count(*) FROM runs r WHERE r.session_id = s.id AND {condition})"  # noqa: S608 - our own conditions
+
+
+SESSIONS = Frame(
+    "sessions",
+    "sessions s",
+    (
+        Column("id", "s.id", STRING, "the session's id"),
+        Column("name", "s.name", STRING, "the session's name"),
+        _category("status", "s.status", SessionStatus, "where it stands"),
+        Column("created_at", "s.created_at", STAMP, "when it began"),
+        Column("ended_at", "s.ended_at", STAMP, "when it ended"),
+        Column("total_s", _since("s.created_at", "coalesce(s.ended_at, :now)"), SECONDS, "from beginning to end", "s"),
+        Column("n_runs", _count("1"), COUNT, "runs in it"),
+        Column("live", _count("r.status IN ('pending', 'running')"), COUNT, "runs that are not finished"),
+        Column("completed", _count("r.status = 'completed'"), COUNT, "runs that completed"),
+        Column("failed", _count("r.status IN ('failed', 'timeout')"), COUNT, "runs that failed or timed out"),
+        Column("cancelled", _count("r.status IN ('cancelled', 'interrupted')"), COUNT, "runs that were cancelled or cut off"),
+        Column("cost_usd", "(SELECT sum(cost_usd) FROM runs r WHERE r.session_id = s.id)", NUMBER, "cost of its runs", "USD"),
+    ),
+    at="created_at",
+    order=("created_at", "id"),
+    run=None,
+    maps={"tag": "s.tags"},
+)
+
+FRAMES = (RUNS, STEPS, ARTIFACTS, EVENTS, SESSIONS)
+_MAPS = {"param": ("`param.x`", "value of parameter x; dtype by its values"), "tag": ("`tag.x`", "value of tag x")}
+
+
+def column_docs() -> str:
+    """All columns of all frames as Markdown tables."""
+    parts = []
+    for frame in FRAMES:
+        rows = [(f"`{c.name}`", c.dtype, c.unit, c.meaning + (" (only with `full=True`)" if c.full else "")) for c in frame.columns]
+        rows += [(_MAPS[name][0], "string" if name == "tag" else "by value", "", _MAPS[name][1]) for name in frame.maps]
+        lines = [f"### `{frame.name}_df`", "", "| column | dtype | unit | meaning |", "|---|---|---|---|"]
+        parts.append("\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,158 @@
+"""Reading one run's records: plain functions over read-only connections, no pandas."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from agentnb.errors import ConfigError, StoreError
+from agentnb.history import migrations
+from agentnb.history.faults import store_fault
+from agentnb.history.store import BUSY_MS, DATABASE, Store
+from agentnb.states import RETRYABLE, ErrorKind
+
+Record = dict[str, Any]
+
+_JSON = frozenset({"target", "error", "input", "output", "params", "tags", "detail", "usage", "tokens", "location"})
+_COMMAND_STATUS = {"completed": "success", "timeout": "timed_out", "cancelled": "cancelled"}
+#: Shorter than this, a text is taken for a name only: ids that were made in one hour begin alike.
+_PREFIX = 4
+
+
+@contextmanager
+def reading(root: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to the store at `root`, closed at the end.
+
+    A store of an older agentnb is migrated first. Raises StoreError when there is none or it cannot be read, StoreTooNew.
+    """
+    path = root / DATABASE
+    db = _connect(path)
+    try:
+        if migrations.pending(db, path):
+            Store.open(root).close()
+        yield db
+    except sqlite3.Error as bad:
+        raise store_fault(bad, path, "reading") from bad
+    finally:
+        db.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        raise StoreError(
+            f"there is no history at {path}; run something first (nb.Session), or point AGENTNB_HOME/store= at one that exists"
+        )
+    plain = f"file:{quote(str(path))}?mode=ro"
+    # A WAL database in a folder that cannot be written to opens only as immutable; that is true when no writer has left a WAL.
+    modes = [plain] if path.with_name(f"{DATABASE}-wal").exists() else [plain, f"{plain}&immutable=1"]
+    for mode in modes:
+        db = sqlite3.connect(mode, uri=True, timeout=BUSY_MS / 1000, isolation_level=None)
+        try:
+            db.execute("SELECT 1 FROM sqlite_master").fetchall()
+        except sqlite3.Error as bad:
+            db.close()
+            fault = bad
+        else:
+            return db
+    raise store_fault(fault, path, "opening") from fault
+
+
+def _records(cursor: sqlite3.Cursor) -> list[Record]:
+    names = [name for name, *_ in cursor.description]
+    return [{n: json.loads(v) if n in _JSON and isinstance(v, str) else v for n, v in zip(names, row, strict=True)} for row in cursor]
+
+
+def find_run(root: Path, key: str) -> str:
+    """The id of the run that `key` means: its id, its name (the newest run of that name), or a unique start of its id.
+
+    Raises ConfigError when no run, or more than one, is meant; StoreError.
+    """
+    with reading(root) as db:
+        for query in ("SELECT id FROM runs WHERE id = ?", "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC, id DESC LIMIT 1"):
+            if row := db.execute(query, (key,)).fetchone():
+                return str(row[0])
+        starts = []
+        if len(key) >= _PREFIX:
+            query = "SELECT id FROM runs WHERE id >= ? AND substr(id, 1, ?) = ? ORDER BY id LIMIT 4"
+            starts = [str(run) for (run,) in db.execute(query, (key, len(key), key))]
+        if len(starts) == 1:
+            return starts[0]
+        if starts:
+            raise ConfigError(f"{key!r} is the start of several runs ({', '.join(starts)} ...); write more of the id")
+        names = [
+            name for (name,) in db.execute("SELECT DISTINCT name FROM runs WHERE name IS NOT NULL ORDER BY created_at DESC LIMIT 1000")
+        ]
+    near = get_close_matches(key, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "see `agentnb runs` for what there is"
+    raise ConfigError(f"there is no run {key!r} in {root}; {hint}")
+
+
+def read_run(root: Path, key: str) -> Record:
+    """The run that `key` means (see `find_run`): its columns, JSON decoded, stamps in microseconds UTC."""
+    run_id = find_run(root, key)
+    with reading(root) as db:
+        return _records(db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)))[0]
+
+
+def read_steps(root: Path, run_id: str) -> list[Record]:
+    """The steps of a run in the order of their creation, JSON decoded, stamps in microseconds UTC."""
+    with reading(root) as db:
+        return _records(db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY created_at, rowid", (run_id,)))
+
+
+def read_artifacts(root: Path, run_id: str) -> list[Record]:
+    """The artifacts of a run in the order of their creation, JSON decoded, sizes in bytes, stamps in microseconds UTC."""
+    with reading(root) as db:
+        return _records(db.execute("SELECT * FROM artifacts WHERE source_run = ? ORDER BY created_at, rowid", (run_id,)))
+
+
+def read_output(root: Path, run_id: str, stream: Literal["stdout", "stderr"]) -> bytes:
+    """All that the history has of a run's stream; empty when there is nothing.
+
+    Raises ConfigError for another stream, StoreError when the log file is gone or lies outside of the store.
+    """
+    if stream not in {"stdout", "stderr"}:
+        raise ConfigError(f"there is no stream {stream!r}; it is 'stdout' or 'stderr'")
+    with reading(root) as db:
+        row = db.execute("SELECT inline, path FROM logs WHERE run_id = ? AND stream = ?", (run_id, stream)).fetchone()
+    return output_bytes(root, *row) if row else b""
+
+
+def output_bytes(root: Path, inline: str | bytes | None, path: str | None) -> bytes:
+    """The bytes that a row of the logs table stands for. Raises StoreError as `read_output` does."""
+    if inline is not None:
+        return inline.encode() if isinstance(inline, str) else inline
+    if not path:
+        return b""
+    file = root / path
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise StoreError(f"the log file {file} lies outside of the store {root}; the history was tampered with")
+    try:
+        return file.read_bytes()
+    except OSError as bad:
+        raise StoreError(f"the log file {file} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
+
+
+def read_result(root: Path, run_id: str) -> Record:
+    """The run's outcome as the fields of commands.CommandResult; a live run's has its status so far and its output is empty.
+
+    Raises ConfigError when there is no such run, StoreError.
+    """
+    run = read_run(root, run_id)
+    detail, error, usage = run["detail"] or {}, run["error"], run["usage"]
+    kind = run["error_kind"]
+    status = "resource_limit_exceeded" if kind == "resource_limit_exceeded" else _COMMAND_STATUS.get(run["status"], "failed")
+    texts = {s: read_output(root, run["id"], s).decode(errors="replace") for s in ("stdout", "stderr")}
+    return {
+        "command_id": run["id"], "spec": (run["target"] or {}).get("spec") or {}, "status": run["status"], "command_status": status,
+        "reason": run["reason"], "retryable": kind in set(ErrorKind) and RETRYABLE[ErrorKind(kind)], "output": run["output"],
+        "output_source": detail.get("output_source"), **texts, "duration": run["run_s"], "usage": usage or {},
+        "exit_code": run["exit_code"], "signal": run["signal"], "error": error, "validation": detail.get("validation") or [],
+        "metadata": detail.get("metadata") or {}, "warnings": detail.get("warnings") or [], "attempts": run["attempts"] or 0,
+    }  # fmt: skip

@@ -1,0 +1,259 @@
+"""The store: one folder with the history's database, logs and artifacts; all SQL that writes is here.
+
+Tables are what the events add up to: `apply` records each event and folds it into sessions, runs, steps, artifacts and logs, in one
+transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from agentnb.errors import StoreError
+from agentnb.events import Message, now_us
+from agentnb.history import fold, migrations, recovery
+from agentnb.history.artifacts import Blobs
+from agentnb.history.faults import store_fault
+from agentnb.history.jsontext import dumps
+from agentnb.history.owners import OwnerLock
+
+DATABASE = "history.db"
+BUSY_MS = 10_000
+
+#: SQLite (or its binding) refused a value: the same rows are worth another try after Fold.clean.
+_UNBINDABLE = (UnicodeEncodeError, OverflowError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - our own names
+
+
+def _lay_over(table: str, columns: Sequence[str], changes: Sequence[str], live: str) -> str:
+    """Insert a row; over one that is there and live, lay only its end."""
+    end = ", ".join(f"{name} = excluded.{name}" for name in changes)
+    insert = _insert(table, columns).replace(" OR IGNORE", "")
+    return f"{insert} ON CONFLICT DO UPDATE SET {end} WHERE {table}.status = '{live}' AND excluded.status <> '{live}'"
+
+
+_KNOWN = "SELECT id, status, session_id FROM runs WHERE id IN (SELECT value FROM json_each(?))"
+_LOG = "INSERT INTO events (at, type, session_id, run_id, step_id, data) VALUES (?, ?, ?, ?, ?, ?)"
+_SESSION = _lay_over("sessions", fold.SESSION_COLUMNS, fold.SESSION_CHANGES, "active")
+_SESSION_END = "UPDATE sessions SET status = ?, ended_at = ? WHERE id = ? AND status = 'active'"
+_RUN = _insert("runs", fold.RUN_COLUMNS)
+_RUN_CHANGE = f"UPDATE runs SET {', '.join(f'{c} = coalesce(?, {c})' for c in fold.RUN_CHANGES)} WHERE id = ?"  # noqa: S608
+_STEP = _lay_over("steps", fold.STEP_COLUMNS, fold.STEP_CHANGES, "running")
+_STEP_END = (
+    f"UPDATE steps SET {', '.join(f'{c} = ?' for c in fold.STEP_CHANGES)}"  # noqa: S608
+    " WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
+)
+_ARTIFACT = _insert("artifacts", fold.ARTIFACT_COLUMNS)
+_OUTPUT = "INSERT OR REPLACE INTO logs (run_id, stream, size, inline, path) VALUES (?, ?, ?, ?, ?)"
+
+
+def _rows(rows: Iterable[fold.Row], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    return [tuple(map(row.get, columns)) for row in rows]
+
+
+class Store:
+    """A history, open for writing. Safe to use from several threads; several processes may have the same one open."""
+
+    def __init__(self, root: Path, db: sqlite3.Connection) -> None:
+        """Wrap an open, migrated database; use `open`."""
+        self.root = root
+        self.blobs = Blobs(root / "blobs")
+        self.recovered: list[str] = []
+        self._db = db
+        self._lock = threading.Lock()
+        self._owner: OwnerLock | None = None
+
+    @staticmethod
+    def locate(store: str | os.PathLike[str] | None = None) -> Path:
+        """The absolute path of the store's folder: `store` when given, else AGENTNB_HOME, else ``.agentnb`` in the current directory."""
+        chosen = store if store is not None else os.environ.get("AGENTNB_HOME") or ".agentnb"
+        return Path(os.path.abspath(Path(chosen).expanduser()))  # noqa: PTH100 - resolve() would replace the user's own links
+
+    @classmethod
+    def open(cls, root: Path, *, owner: str | None = None) -> Store:
+        """Open the store at `root`, creating and migrating it as needed.
+
+        With `owner` (letters, digits, ``.-_``), new runs belong to it for as long as this process holds its lock, and what dead
+        owners left live is recovered (their ids: `recovered`). Raises StoreError, or StoreTooNew for one of a newer agentnb.
+        """
+        _make_folders(root)
+        db = _connect(root / DATABASE)
+        store = cls(root, db)
+        try:
+            if owner is not None:
+                store._take(owner)
+                store.recovered = store.recover()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def apply(self, events: Sequence[Message]) -> None:
+        """Record these events and fold them into the tables, all or nothing.
+
+        Raises StoreError when the database refuses them (full disk, lost lock ...): nothing was written, and the same batch may be
+        applied again. Raises TypeError for a message that is not in events.RECORDED.
+        """
+        if not events:
+            return
+        with self._lock:
+            try:
+                with self._transaction():
+                    self._write(events)
+            except _UNBINDABLE:
+                with self._transaction():
+                    self._write(events, clean=True)
+
+    def recover(self) -> list[str]:
+        """End what owners that no longer live left live: running runs read interrupted, pending ones cancelled. Returns their ids."""
+        with self._lock, self._guarded("recovering"):
+            owners = recovery.owners(self._db, self.root / "owners") - {self._owner.owner if self._owner else ""}
+        return [run for owner in sorted(owners) for run in self._recover(owner)]
+
+    def run_dir(self, run_id: str) -> Path:
+        """The folder for a run's files; it is not created. Raises StoreError for an id that is no plain file name."""
+        if not run_id or run_id.startswith(".") or "/" in run_id or "\0" in run_id:
+            raise StoreError(f"{run_id!r} cannot be a run's id: it is no plain file name")
+        return self.root / "runs" / run_id
+
+    def close(self) -> None:
+        """Close the database and give up the owner's lock; closing twice is fine."""
+        with self._lock:
+            if self._owner is not None:
+                with suppress(StoreError, sqlite3.Error), self._transaction():
+                    self._db.execute("DELETE FROM owners WHERE owner = ?", (self._owner.owner,))
+                with suppress(OSError):
+                    self._owner.remove()
+                self._owner.close()
+                self._owner = None
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _take(self, owner: str) -> None:
+        self._owner = OwnerLock.take(self.root / "owners", owner)
+        if self._owner is None:
+            raise StoreError(f"the history {self.root} already has a living writer named {owner!r}; give each writer its own name")
+        row = (owner, os.getpid(), socket.gethostname(), now_us())
+        with self._lock, self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO owners (owner, pid, hostname, started_at) VALUES (?, ?, ?, ?)", row)
+
+    def _recover(self, owner: str) -> list[str]:
+        lock = OwnerLock.take(self.root / "owners", owner)
+        if lock is None:  # it lives, or another process is recovering it just now
+            return []
+        try:
+            with self._lock, self._transaction():
+                left = recovery.endings(self._db, self.root, owner)
+                if left:
+                    self._write(left)
+                self._db.execute("DELETE FROM owners WHERE owner = ?", (owner,))
+            lock.remove()
+        finally:
+            lock.close()
+        return recovery.run_ids(left)
+
+    def _write(self, events: Sequence[Message], *, clean: bool = False) -> None:
+        db = self._db
+        owner = self._owner.owner if self._owner else None
+        known = {run: (status, session) for run, status, session in db.execute(_KNOWN, (dumps(fold.mentioned(events)),))}
+        batch = fold.Fold(known, owner)
+        for event in events:
+            batch.add(event)
+        if clean:
+            batch.clean()
+        db.executemany(_LOG, batch.log)
+        for statement, rows in (
+            (_SESSION_END, _rows(batch.session_ends.values(), (*fold.SESSION_CHANGES, "id"))),
+            (_SESSION, _rows(batch.sessions.values(), fold.SESSION_COLUMNS)),
+            (_RUN, _rows(batch.new_runs.values(), fold.RUN_COLUMNS)),
+            (_RUN_CHANGE, _rows(batch.runs.values(), (*fold.RUN_CHANGES, "id"))),
+            (_STEP_END, _rows(batch.step_ends.values(), (*fold.STEP_CHANGES, "run_id", "id"))),
+            (_STEP, _rows(batch.steps.values(), fold.STEP_COLUMNS)),
+            (_ARTIFACT, _rows(batch.artifacts, fold.ARTIFACT_COLUMNS)),
+            (_OUTPUT, batch.outputs),
+        ):
+            if rows:
+                db.executemany(statement, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._guarded("writing"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk may have rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except _UNBINDABLE:
+            raise
+        except sqlite3.Error as bad:
+            raise store_fault(bad, self.root / DATABASE, doing) from bad
+
+
+def _make_folders(root: Path) -> None:
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("runs", "blobs", "owners"):
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+        ignore = root / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as bad:
+        raise store_fault(bad, root, "opening") from bad
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=64)
+    except sqlite3.Error as bad:
+        raise store_fault(bad, path, "opening") from bad
+    try:
+        migrations.pending(db, path)  # before anything is changed: a store that is too new is left as it is
+        _use_wal(db)
+        db.execute("PRAGMA synchronous = NORMAL")
+        migrations.migrate(db, path)
+    except sqlite3.Error as bad:
+        db.close()
+        raise store_fault(bad, path, "opening") from bad
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait for a lock here, so that several processes which open a new store at once must."""
+    deadline = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as bad:
+            if bad.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,0 +1,254 @@
+"""How runs, groups and sessions show themselves as the last line of a cell: live, static or text."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentnb.errors import ConfigError
+from agentnb.notebook.render import to_bundle
+from agentnb.notebook.snapshot import Segment, Snapshot
+
+if TYPE_CHECKING:
+    from agentnb.notebook.widgets import LiveView
+
+MODES = ("auto", "live", "static", "text")
+VARIABLE = "AGENTNB_DISPLAY"
+FLUSH_S = 0.25
+#: A view is drawn so seldom that drawing takes at most this share of the loop thread.
+_BUSY_SHARE = 8
+_BLOCKED_NOTE = "While a cell blocks, press the stop button (interrupt the kernel) to cancel."
+_log = logging.getLogger(__name__)
+
+
+class ViewSource(Protocol):
+    """What a view shows. Every method may be called from any thread and returns at once."""
+
+    def snapshot(self) -> Snapshot:
+        """The state now."""
+
+    def version(self) -> int:
+        """A number that rises whenever `snapshot` would differ or output came."""
+
+    def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
+        """The output of a run after `seq`: (new seq, new pieces, gap). With a gap, pieces were lost and the list is the whole bounded tail."""
+
+    def watch(self, run_ids: list[str], on: bool) -> None:  # noqa: FBT001 - the protocol that sources are written to
+        """Ask for live output of these runs, or no longer."""
+
+    def request_cancel(self, run_ids: list[str] | None) -> None:
+        """Ask for the end of these runs; None: of all."""
+
+    def call_when_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, on any thread, when nothing will change any more; at once if that is so already."""
+
+
+class Loop(Protocol):
+    """The background loop's thread."""
+
+    def call_soon(self, fn: Callable[..., None], *args: Any) -> None:
+        """Run `fn` on the loop thread; may be called from any thread."""
+
+    def call_later(self, delay_s: float, fn: Callable[..., None], *args: Any) -> None:
+        """Run `fn` on the loop thread after a delay; to be called there."""
+
+
+def _checked(mode: object, where: str) -> str:
+    if mode not in MODES:
+        raise ConfigError(f"{where}: {mode!r} is no display mode; write one of {', '.join(map(repr, MODES))}")
+    return str(mode)
+
+
+class DisplayOptions:
+    """How results show themselves: `display` is ``"auto"`` (live where a kernel and its widgets allow it), ``"live"``, ``"static"`` or ``"text"``."""
+
+    __slots__ = ("_display",)
+
+    def __init__(self) -> None:
+        """Take the mode from the environment until one is set."""
+        self._display: str | None = None
+
+    @property
+    def display(self) -> str:
+        """The mode; default: the variable AGENTNB_DISPLAY, else ``"auto"``. Raises ConfigError when the variable names no mode."""
+        return self._display or _checked(os.environ.get(VARIABLE) or "auto", f"environment variable {VARIABLE}")
+
+    @display.setter
+    def display(self, mode: str | None) -> None:
+        """Choose the mode; None: as the environment says. Raises ConfigError for any other value."""
+        self._display = None if mode is None else _checked(mode, "options.display")
+
+    def __repr__(self) -> str:
+        """Show the mode."""
+        return f"DisplayOptions(display={self.display!r})"
+
+
+options = DisplayOptions()
+
+
+def kernel_shell() -> Any:
+    """The interactive shell of the IPython kernel that this process is, or None."""
+    shell = _shell()
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def _shell() -> Any:
+    # A process that has not imported IPython is not an interactive one: do not import it for the question.
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def choose_mode() -> str:
+    """``live``, ``static`` or ``text``: what `options` and this process make of it. Raises ConfigError as `options.display` does."""
+    mode = options.display
+    if kernel_shell() is None:
+        return "text"
+    if mode in {"auto", "live"}:
+        return "live" if _widgets_importable() else "static"
+    return mode
+
+
+def _widgets_importable() -> bool:
+    try:
+        from agentnb.notebook import widgets
+    except ImportError as error:
+        _log.warning("no live views: %s (install anywidget and ipywidgets)", error)
+        return False
+    return bool(widgets)
+
+
+def show(source: ViewSource, loop: Loop) -> None:
+    """Show `source` in the current cell's output, and keep what is shown true until `source` is done.
+
+    Live views turn into static HTML and text when the source is done. Without a kernel this prints text. Raises ConfigError
+    when the display mode is none.
+    """
+    mode = choose_mode()
+    snapshot = source.snapshot()
+    if _shell() is None:
+        sys.stdout.write(to_bundle(snapshot)["text/plain"] + "\n")
+        return
+    if mode == "live" and not snapshot.done:
+        _show_live(source, loop, snapshot)
+        return
+    from IPython.display import display
+
+    wanted = ("text/plain",) if mode == "text" else ("text/html", "text/plain")
+    handle = display(_only(to_bundle(snapshot), wanted), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    if not snapshot.done and kernel_shell() is not None:
+        once = _Once(lambda: handle.update(_only(to_bundle(source.snapshot()), wanted), raw=True))
+        source.call_when_done(lambda: loop.call_soon(once))
+
+
+def _only(bundle: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
+    return {name: bundle[name] for name in wanted}
+
+
+class _Once:
+    """Call a function the first time only; a front end that cannot be reached is no error of the run."""
+
+    def __init__(self, fn: Callable[[], object]) -> None:
+        self._fn: Callable[[], object] | None = fn
+
+    @property
+    def called(self) -> bool:
+        """Whether that was already."""
+        return self._fn is None
+
+    def __call__(self) -> None:
+        fn, self._fn = self._fn, None
+        if fn is not None:
+            try:
+                fn()
+            except Exception:  # the loop must live on
+                _log.exception("a view could not be drawn")
+
+
+def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot) -> None:
+    from IPython.display import display
+
+    from agentnb.notebook.widgets import LiveView
+
+    def clicked(content: Mapping[str, Any]) -> None:
+        if content.get("type") == "cancel":
+            runs = content.get("runs")
+            source.request_cancel([str(run) for run in runs] if isinstance(runs, list) else None)
+        else:
+            loop.call_soon(_Once(lambda: view.act(content)))
+
+    view = LiveView(source, _blocked_note(), clicked)
+    data, metadata = view.widget._repr_mimebundle_() or ({}, {})
+    bundle = {**data, **to_bundle(snapshot)}
+    handle = display(bundle, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    finish = _Once(lambda: _finish(source, view, handle))
+    loop.call_soon(_flusher(loop).add, view, finish)
+    source.call_when_done(lambda: loop.call_soon(finish))
+
+
+def _finish(source: ViewSource, view: LiveView, handle: Any) -> None:
+    try:
+        handle.update(to_bundle(source.snapshot()), raw=True)  # first, so that the output is never empty
+    finally:
+        view.finish()
+
+
+def _blocked_note() -> str:
+    """What to say where a click cannot reach a kernel whose cell blocks (before ipykernel 7)."""
+    import ipykernel
+
+    return _BLOCKED_NOTE if ipykernel.version_info[0] < 7 else ""
+
+
+class Flusher:
+    """Draws all live views of one loop, four times a second at most; runs on the loop thread and rests while there is no view."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Rest until a view comes."""
+        self._loop = loop
+        self._views: dict[LiveView, _Once] = {}
+        self._ticking = False
+
+    def add(self, view: LiveView, finish: _Once) -> None:
+        """Draw `view` until it is done, then `finish` it."""
+        self._views[view] = finish
+        if not self._ticking:
+            self._ticking = True
+            self._tick()
+
+    def _tick(self) -> None:
+        began = time.monotonic()
+        for view, finish in list(self._views.items()):
+            if not self._draw(view, finish):
+                del self._views[view]
+        if self._views:
+            self._loop.call_later(max(FLUSH_S, _BUSY_SHARE * (time.monotonic() - began)), self._tick)
+        else:
+            self._ticking = False
+
+    @staticmethod
+    def _draw(view: LiveView, finish: _Once) -> bool:
+        if finish.called:
+            return False
+        try:
+            done = view.flush().done
+        except Exception:  # one broken view must not stop the others
+            _log.exception("a live view stopped")
+            done = True
+        if done:
+            finish()
+        return not done
+
+
+_flushers: dict[int, tuple[Loop, Flusher]] = {}
+
+
+def _flusher(loop: Loop) -> Flusher:
+    """The one flusher of `loop`."""
+    known = _flushers.get(id(loop))
+    if known is None or known[0] is not loop:
+        known = _flushers[id(loop)] = (loop, Flusher(loop))
+    return known[1]

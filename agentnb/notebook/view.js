@@ -1,0 +1,566 @@
+// The front end of a live view (an anywidget module). Whatever comes from a process is set as text, never as markup.
+
+const MAX_LINES = 2000;
+const UNCONFIRMED_MS = 1500;
+const BUSY = "The kernel is busy with a blocking cell. Press the stop button (interrupt the kernel) to cancel.";
+/** When each state object reached this page: the kernel's clock is read as of then. */
+const arrivals = new WeakMap();
+
+function arrived(state) {
+  if (state && !arrivals.has(state)) arrivals.set(state, performance.now());
+  return state || {};
+}
+
+function el(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+  return node;
+}
+
+function button(className, label, onClick) {
+  const node = el("button", `anb-button ${className}`, label);
+  node.type = "button";
+  node.addEventListener("click", (event) => {
+    event.stopPropagation();
+    onClick(event);
+  });
+  return node;
+}
+
+function untrusted(tag, className) {
+  const node = el(tag, className);
+  node.dir = "auto";
+  return node;
+}
+
+function seconds(total) {
+  const whole = Math.max(0, Math.floor(total));
+  const pad = (n) => String(n).padStart(2, "0");
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} m ${pad(whole % 60)} s`;
+  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
+}
+
+/** Seconds since a stamp of the kernel's clock, whatever the browser's clock says. */
+class Clock {
+  set(now, at) {
+    this.now = now;
+    this.at = at;
+  }
+  elapsed(item) {
+    if (item.done || !item.started) return item.elapsed;
+    return seconds(this.now - item.started + (performance.now() - this.at) / 1000);
+  }
+}
+
+class Pill {
+  constructor() {
+    this.shape = el("span", "anb-shape");
+    this.shape.setAttribute("aria-hidden", "true");
+    this.word = el("span");
+    this.node = el("span", "anb-pill", this.shape, this.word);
+  }
+  set(item, asked) {
+    const waiting = asked && !item.done;
+    const status = waiting ? "cancelling" : item.status;
+    this.node.dataset.status = status;
+    setText(this.shape, waiting ? "◌" : item.shape);
+    setText(this.word, status === "cancelling" ? "cancelling…" : status);
+  }
+}
+
+/** (label, value) pairs on a line that wraps. */
+class Facts {
+  constructor(className) {
+    this.node = el("dl", `anb-facts ${className}`);
+    this.shown = "";
+  }
+  set(pairs) {
+    const key = JSON.stringify(pairs);
+    if (key === this.shown) return;
+    this.shown = key;
+    this.node.hidden = !pairs.length;
+    this.node.replaceChildren(
+      ...pairs.map(([label, value]) => {
+        const name = untrusted("dt", "");
+        const text = untrusted("dd", "");
+        setText(name, label);
+        setText(text, value);
+        return el("div", "anb-fact", name, text);
+      }),
+    );
+  }
+}
+
+/** The tail of a run's output. It follows the end until the reader scrolls up. */
+class Log {
+  constructor() {
+    this.run = undefined;
+    this.first = 0;
+    this.lines = [];
+    this.following = true;
+    this.marker = el("div", "anb-marker", "Earlier output is not shown here.");
+    this.marker.hidden = true;
+    this.body = el("div", "anb-lines");
+    this.box = el("div", "anb-log", this.marker, this.body);
+    this.box.tabIndex = 0;
+    this.box.setAttribute("role", "log");
+    this.box.setAttribute("aria-live", "off");
+    this.box.setAttribute("aria-label", "Output");
+    this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    this.jump = button("anb-jump", "Jump to end", () => this.follow());
+    this.jump.hidden = true;
+    this.empty = el("div", "anb-empty", "No output yet");
+    this.node = el("div", "anb-logbox", this.empty, this.box, this.jump);
+    this.box.hidden = true;
+  }
+  scrolled() {
+    const { scrollHeight, scrollTop, clientHeight } = this.box;
+    this.following = scrollHeight - scrollTop - clientHeight < 12;
+    this.jump.hidden = this.following;
+  }
+  follow() {
+    this.following = true;
+    this.jump.hidden = true;
+    this.box.scrollTop = this.box.scrollHeight;
+    this.box.focus({ preventScroll: true });
+  }
+  /** Show exactly these lines. */
+  reset(tail) {
+    const same = tail.run === this.run && tail.first >= this.first && tail.first <= this.first + this.lines.length;
+    if (!same) this.clear(tail.run, tail.first || 0);
+    this.patch({ base: tail.first || 0, ...tail, lines: tail.lines || [] });
+  }
+  clear(run, first) {
+    this.run = run;
+    this.first = first;
+    this.lines = [];
+    this.body.replaceChildren();
+  }
+  /** Put these lines in the place of all from number `base` on; lines that stay the same are not touched. */
+  patch(out) {
+    const gap = out.base > this.first + this.lines.length;
+    if (out.run !== this.run || gap) this.clear(out.run, out.base);
+    const start = Math.max(0, out.base - this.first);
+    const fresh = [];
+    out.lines.forEach((line, i) => {
+      const key = JSON.stringify(line);
+      const at = start + i;
+      if (at >= this.lines.length) {
+        this.lines.push(key);
+        fresh.push(this.line(line, el("div")));
+      } else if (this.lines[at] !== key) {
+        this.lines[at] = key;
+        this.line(line, this.body.children[at]);
+      }
+    });
+    const end = start + out.lines.length;
+    this.lines.length = end;
+    while (this.body.children.length + fresh.length > end) this.body.lastChild.remove();
+    this.body.append(...fresh);
+    this.settle();
+  }
+  line(line, node) {
+    const [stream, spans] = typeof line === "string" ? ["stdout", [["", line]]] : line;
+    node.className = stream === "stderr" ? "anb-line anb-stderr" : "anb-line";
+    node.replaceChildren(
+      ...spans.map(([style, text]) => {
+        if (!style) return document.createTextNode(text);
+        return el("span", style.split(" ").map((name) => `anb-a-${name}`).join(" "), text);
+      }),
+    );
+    if (!node.hasChildNodes()) node.append("\u200b");
+    return node;
+  }
+  settle() {
+    if (this.following && this.lines.length > MAX_LINES) {
+      const cut = this.lines.length - MAX_LINES + 200;
+      this.lines.splice(0, cut);
+      this.first += cut;
+      for (let i = 0; i < cut; i += 1) this.body.firstChild.remove();
+    }
+    this.marker.hidden = this.first === 0;
+    this.box.hidden = !this.lines.length;
+    this.empty.hidden = this.lines.length > 0;
+    if (this.following) this.box.scrollTop = this.box.scrollHeight;
+  }
+  text() {
+    return [...this.body.children].map((node) => node.textContent.replace("\u200b", "")).join("\n");
+  }
+}
+
+/** One run: facts, error and log; with its own header unless it opens below a row of a table. */
+class RunPanel {
+  constructor(view, withHeader) {
+    this.view = view;
+    this.pill = new Pill();
+    this.name = untrusted("span", "anb-name");
+    this.kind = el("span", "anb-kind");
+    this.elapsed = el("span", "anb-elapsed");
+    this.command = untrusted("code", "anb-command");
+    this.error = untrusted("div", "anb-error");
+    this.warnings = untrusted("div", "anb-warnings");
+    this.facts = new Facts("");
+    this.params = new Facts("anb-params");
+    this.log = new Log();
+    this.copyButton = button("anb-quiet", "Copy output", () => this.copy());
+    this.cancelButton = button("anb-cancel", "Cancel", () => view.cancel([this.run.id]));
+    const tools = el("span", "anb-tools", this.copyButton, ...(withHeader ? [this.cancelButton] : []));
+    const header = el("header", "anb-head", this.pill.node, this.name, this.kind, this.elapsed, tools);
+    if (!withHeader) header.replaceChildren(this.command, tools);
+    const rest = withHeader ? [this.command] : [];
+    this.node = el("div", "anb-run", header, ...rest, this.error, this.warnings, this.facts.node, this.params.node, this.log.node);
+  }
+  set(run) {
+    this.run = run;
+    setText(this.name, run.name);
+    setText(this.kind, run.kind);
+    setText(this.command, run.command);
+    this.command.title = run.command;
+    this.command.hidden = !run.command;
+    setText(this.error, run.error);
+    this.error.hidden = !run.error;
+    setText(this.warnings, run.warnings.join("\n"));
+    this.warnings.hidden = !run.warnings.length;
+    this.facts.set(run.facts);
+    this.params.set(run.params);
+    setText(this.log.empty, run.done ? "No output" : "No output yet");
+    this.paint();
+  }
+  paint() {
+    if (!this.run) return;
+    const asked = this.view.asked(this.run);
+    this.pill.set(this.run, asked);
+    paintCancel(this.cancelButton, this.run, asked, "Cancel");
+    this.tick();
+  }
+  tick() {
+    if (this.run) setText(this.elapsed, this.view.clock.elapsed(this.run));
+  }
+  async copy() {
+    let said = "Copied";
+    try {
+      await navigator.clipboard.writeText(this.log.text());
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(this.log.body);
+      const selection = getSelection();
+      selection.removeAllRanges();
+      selection.addRange(range);
+      said = "Selected: press Ctrl+C";
+    }
+    setText(this.copyButton, said);
+    setTimeout(() => setText(this.copyButton, "Copy output"), 2000);
+  }
+}
+
+function paintCancel(node, item, asked, label) {
+  const waiting = !item.done && (asked || item.status === "cancelling");
+  node.disabled = item.done || waiting;
+  node.classList.toggle("anb-over", item.done);
+  setText(node, waiting ? "Cancelling…" : label);
+}
+
+/** A row of the table of runs; its log opens below it. */
+class Row {
+  constructor(view) {
+    this.view = view;
+    this.pill = new Pill();
+    this.toggle = button("anb-toggle", "", () => view.toggle(this.data.id));
+    this.toggle.dir = "auto";
+    this.params = untrusted("td", "anb-cell-params");
+    this.elapsed = el("td", "anb-cell-elapsed");
+    this.last = untrusted("td", "anb-cell-last");
+    this.cancelButton = button("anb-quiet anb-row-cancel", "✕", () => view.cancel([this.data.id]));
+    this.node = el("tr", "anb-row", el("td", "anb-cell-status", this.pill.node), el("td", "anb-cell-name", this.toggle));
+    this.node.append(this.params, this.elapsed, this.last, el("td", "anb-cell-cancel", this.cancelButton));
+    this.node.addEventListener("click", () => {
+      if (!String(getSelection())) view.toggle(this.data.id);
+    });
+  }
+  set(data) {
+    this.data = data;
+    setText(this.toggle, data.name);
+    this.toggle.title = data.name;
+    setText(this.params, data.params);
+    this.params.title = data.params;
+    setText(this.last, data.error || data.last);
+    this.last.title = data.error || data.last;
+    this.last.classList.toggle("anb-bad", Boolean(data.error));
+    this.cancelButton.title = `Cancel ${data.name}`;
+    this.cancelButton.setAttribute("aria-label", `Cancel ${data.name}`);
+    this.paint();
+  }
+  paint() {
+    const asked = this.view.asked(this.data);
+    this.pill.set(this.data, asked);
+    this.cancelButton.disabled = this.data.done || asked || this.data.status === "cancelling";
+    this.cancelButton.classList.toggle("anb-over", this.data.done);
+    const open = this.view.opened === this.data.id;
+    this.toggle.setAttribute("aria-expanded", String(open));
+    this.node.classList.toggle("anb-open", open);
+    this.tick();
+  }
+  tick() {
+    setText(this.elapsed, this.view.clock.elapsed(this.data));
+  }
+}
+
+/** A group or a session: counts, progress, and a table that is patched row by row. */
+class GroupPanel {
+  constructor(view) {
+    this.view = view;
+    this.rows = new Map();
+    this.pill = new Pill();
+    this.name = untrusted("span", "anb-name");
+    this.kind = el("span", "anb-kind");
+    this.progressText = el("span", "anb-elapsed");
+    this.cancelButton = button("anb-cancel", "Cancel all", () => view.cancel(null));
+    this.bar = el("div", "anb-bar");
+    this.bar.setAttribute("role", "progressbar");
+    this.bar.setAttribute("aria-label", "Runs ended");
+    this.bar.setAttribute("aria-valuemin", "0");
+    this.chips = el("div", "anb-chips");
+    this.facts = new Facts("");
+    this.body = el("tbody");
+    const heads = ["Status", "Run", "Parameters", "Elapsed", "Last output", ""];
+    this.table = el("table", "anb-table", el("thead", "", el("tr", "", ...heads.map((text, i) => this.heading(text, i)))), this.body);
+    this.scroller = el("div", "anb-scroll", this.table);
+    this.empty = el("div", "anb-empty", "No runs yet. Launch one and it appears here.");
+    this.more = el("div", "anb-marker");
+    const header = el("header", "anb-head", this.pill.node, this.name, this.kind, this.progressText, el("span", "anb-tools", this.cancelButton));
+    const counts = el("div", "anb-counts", this.chips, this.facts.node);
+    this.node = el("div", "anb-group", header, this.bar, counts, this.empty, this.scroller, this.more);
+    this.detail = new RunPanel(view, false);
+    const cell = el("td", "", this.detail.node);
+    cell.colSpan = heads.length;
+    this.detailRow = el("tr", "anb-detail", cell);
+  }
+  heading(text, i) {
+    const node = el("th", ["anb-cell-status", "anb-cell-name", "anb-cell-params", "anb-cell-elapsed", "anb-cell-last", "anb-cell-cancel"][i], text);
+    node.scope = "col";
+    if (!text) node.setAttribute("aria-label", "Cancel");
+    return node;
+  }
+  setHead(head) {
+    this.head = head;
+    setText(this.name, head.name);
+    setText(this.kind, head.kind);
+    setText(this.progressText, `${head.ended} / ${head.total}`);
+    this.bar.setAttribute("aria-valuemax", String(head.total));
+    this.bar.setAttribute("aria-valuenow", String(head.ended));
+    this.bar.setAttribute("aria-valuetext", `${head.ended} of ${head.total} runs ended`);
+    this.bar.hidden = !head.total;
+    this.fill(this.bar, head.counts, ([, status, count]) => {
+      const part = el("span", "anb-part");
+      part.dataset.status = status;
+      part.style.flexGrow = String(count);
+      return part;
+    });
+    this.fill(this.chips, head.counts, ([shape, status, count]) => {
+      const mark = el("span", "anb-shape", shape);
+      mark.setAttribute("aria-hidden", "true");
+      const chip = el("span", "anb-chip", mark, `${count} ${status}`);
+      chip.dataset.status = status;
+      return chip;
+    });
+    this.facts.set(head.facts);
+    this.paint();
+  }
+  fill(node, counts, make) {
+    node.replaceChildren(...counts.map(make));
+  }
+  setRows(rows, gone) {
+    for (const id of gone || []) {
+      this.rows.get(id)?.node.remove();
+      this.rows.delete(id);
+    }
+    for (const data of rows || []) {
+      let row = this.rows.get(data.id);
+      if (!row) {
+        row = new Row(this.view);
+        this.rows.set(data.id, row);
+        row.set(data);
+        this.place(row);
+      } else row.set(data);
+    }
+    this.table.classList.toggle("anb-no-params", ![...this.rows.values()].some((row) => row.data.params));
+    this.scroller.hidden = !this.rows.size;
+    this.empty.hidden = this.rows.size > 0;
+    const left = this.head.total - this.rows.size;
+    setText(this.more, left > 0 ? `… and ${left} more` : "");
+    this.more.hidden = left <= 0;
+  }
+  place(row) {
+    let after = this.body.lastElementChild;
+    while (after && (after === this.detailRow || this.positionOf(after) > row.data.i)) after = after.previousElementSibling;
+    if (after === null) this.body.prepend(row.node);
+    else after.after(row.node);
+    row.node.anbPosition = row.data.i;
+    this.placeDetail();
+  }
+  positionOf(node) {
+    return node.anbPosition ?? -1;
+  }
+  placeDetail() {
+    const row = this.rows.get(this.view.opened);
+    if (!row) this.detailRow.remove();
+    else if (row.node.nextElementSibling !== this.detailRow) row.node.after(this.detailRow);
+  }
+  paint() {
+    const asked = this.view.asked(this.head);
+    this.pill.set(this.head, asked);
+    const idle = !this.head.done && this.head.ended === this.head.total;
+    paintCancel(this.cancelButton, idle ? { done: true, status: this.head.status } : this.head, asked && !idle, "Cancel all");
+    for (const row of this.rows.values()) row.paint();
+    this.detail.paint();
+    this.placeDetail();
+  }
+  tick() {
+    for (const row of this.rows.values()) if (row.data.started) row.tick();
+  }
+}
+
+/** One view of one model: it puts state, tail and deltas together, and sends what the reader asks for. */
+class View {
+  constructor(model, root) {
+    this.model = model;
+    this.clock = new Clock();
+    this.cancelled = new Map();
+    this.opened = null;
+    this.said = el("div", "anb-hidden");
+    this.said.setAttribute("role", "status");
+    this.said.setAttribute("aria-live", "polite");
+    this.note = el("div", "anb-note");
+    const state = arrived(model.get("state"));
+    this.single = state.view === "run";
+    this.panel = this.single ? new RunPanel(this, true) : new GroupPanel(this);
+    this.runPanel = this.single ? this.panel : this.panel.detail;
+    this.node = el("section", "anb", this.panel.node, this.note, this.said);
+    root.append(this.node);
+    this.whole();
+    this.timer = setInterval(() => document.hidden || this.panel.tick(), 1000);
+  }
+  /** Take the whole picture from the traits. */
+  whole() {
+    const state = arrived(this.model.get("state"));
+    if (state.n === undefined || (this.n === state.n && !this.lost)) return;
+    this.clock.set(state.now, arrivals.get(state));
+    const known = new Set((state.rows || []).map((row) => row.id));
+    const gone = this.single ? [] : [...this.panel.rows.keys()].filter((id) => !known.has(id));
+    this.hint = state.note || "";
+    this.apply({ ...state, gone });
+    const tail = this.model.get("tail") || {};
+    if (tail.run !== undefined) this.runPanel.log.reset(tail);
+    this.n = state.n;
+    this.lost = false;
+    this.asking = false;
+  }
+  /** Take one numbered message; when one was missed, ask for the whole picture. */
+  delta(message) {
+    if (message?.type !== "delta" || message.n <= this.n) return;
+    if (message.n !== this.n + 1) {
+      this.lost = true;
+      if (!this.asking) this.model.send({ type: "sync" });
+      this.asking = true;
+      return;
+    }
+    this.n = message.n;
+    this.clock.set(message.now, performance.now());
+    this.apply(message);
+    if (message.out) this.runPanel.log.patch(message.out);
+  }
+  apply(part) {
+    if ("opened" in part) this.opened = part.opened;
+    if (this.single) {
+      if (part.run) this.panel.set(part.run);
+    } else {
+      if (part.head) this.panel.setHead(part.head);
+      this.panel.setRows(part.rows, part.gone);
+      if (part.run && part.run.id === this.opened) this.panel.detail.set(part.run);
+      this.panel.paint();
+    }
+    this.announce();
+    this.hintNow();
+  }
+  get item() {
+    return this.single ? this.panel.run : this.panel.head;
+  }
+  announce() {
+    const word = this.asked(this.item) && !this.item.done ? "cancelling" : this.item.status;
+    if (word === this.word) return;
+    if (this.word) setText(this.said, `${this.item.name}: ${word}`);
+    this.word = word;
+    this.node.setAttribute("aria-label", `${this.item.kind} ${this.item.name}`);
+  }
+  asked(item) {
+    return Boolean(item) && (this.cancelled.has(item.id) || (this.cancelled.has(null) && !item.done));
+  }
+  cancel(ids) {
+    const at = performance.now();
+    for (const id of ids || [null]) this.cancelled.set(id, at);
+    this.model.send({ type: "cancel", runs: ids });
+    this.panel.paint();
+    this.announce();
+    setTimeout(() => this.hintNow(), UNCONFIRMED_MS);
+  }
+  /** Say how to cancel a cell that blocks: where clicks never arrive in time, and where one was not answered. */
+  hintNow() {
+    const now = performance.now();
+    const waits = ([id, at]) => now - at >= UNCONFIRMED_MS - 50 && !this.confirmed(id);
+    const text = this.item.done ? "" : [...this.cancelled].some(waits) ? BUSY : this.hint;
+    setText(this.note, text || "");
+    this.note.hidden = !text;
+  }
+  confirmed(id) {
+    const answered = (item) => !item || item.done || item.status === "cancelling";
+    if (this.single) return answered(this.panel.run);
+    const rows = [...this.panel.rows.values()].map((row) => row.data);
+    return id === null ? rows.some((row) => row.status === "cancelling") || rows.every(answered) : answered(this.panel.rows.get(id)?.data);
+  }
+  toggle(id) {
+    this.opened = this.opened === id ? null : id;
+    const detail = this.panel.detail;
+    const row = this.opened && this.panel.rows.get(id).data;
+    if (row) {
+      detail.set({ ...row, command: "", kind: "", warnings: [], facts: [], params: [] });
+      detail.log.clear(id, 0);
+      detail.log.following = true;
+      detail.log.settle();
+      setText(detail.log.empty, "Loading…");
+    }
+    this.panel.paint();
+    this.model.send({ type: "open", run: this.opened });
+  }
+  remove() {
+    clearInterval(this.timer);
+    this.node.remove();
+  }
+}
+
+function initialize({ model }) {
+  arrived(model.get("state"));
+  model.on("change:state", () => arrived(model.get("state")));
+}
+
+function render({ model, el: root }) {
+  const view = new View(model, root);
+  const whole = () => view.whole();
+  const delta = (message) => view.delta(message);
+  model.on("change:state", whole);
+  model.on("msg:custom", delta);
+  model.send({ type: "sync" });
+  return () => {
+    model.off("change:state", whole);
+    model.off("msg:custom", delta);
+    view.remove();
+  };
+}
+
+export default { initialize, render };

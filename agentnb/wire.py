@@ -1,0 +1,60 @@
+"""Frames on the socket between client and supervisor: four bytes of length (big-endian), then a JSON array of messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from agentnb.events import Json, Message
+
+_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+#: A frame larger than this is no frame of ours.
+MAX_FRAME = 1 << 30
+
+
+class ProtocolError(Exception):
+    """The peer sent something that is no frame."""
+
+
+def encode(messages: Iterable[Message]) -> bytes:
+    """One frame with these messages. Raises TypeError or ValueError when one is no plain JSON data."""
+    body = _encoder.encode([message.to_wire() for message in messages]).encode("ascii")
+    return len(body).to_bytes(4, "big") + body
+
+
+class Decoder:
+    """Bytes in, messages out, however the bytes were cut on their way."""
+
+    def __init__(self) -> None:
+        """Start at a frame's beginning."""
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Json]:
+        """Take the next bytes; return the messages (JSON objects) whose frames are complete now."""
+        buffer = self._buffer
+        buffer += data
+        found: list[Json] = []
+        start = 0
+        while len(buffer) - start >= 4:
+            size = int.from_bytes(buffer[start : start + 4], "big")
+            if size > MAX_FRAME:
+                raise ProtocolError(f"a frame of {size} bytes was announced")
+            if len(buffer) - start - 4 < size:
+                break
+            found += self._messages(bytes(buffer[start + 4 : start + 4 + size]))
+            start += 4 + size
+        if start:
+            del buffer[:start]
+        return found
+
+    @staticmethod
+    def _messages(body: bytes) -> list[Json]:
+        try:
+            messages: Any = json.loads(body)
+        except ValueError as bad:
+            raise ProtocolError(f"a frame holds no JSON: {bad}") from None
+        if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
+            raise ProtocolError("a frame holds no array of objects")
+        return messages
