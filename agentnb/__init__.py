@@ -104,7 +104,8 @@ if TYPE_CHECKING:
     from agentnb.model import Artifact, Run, Step
     from agentnb.notebook.display import options
     from agentnb.notebook.grid import grid
-    from agentnb.notebook.handles import RunGroup, RunHandle
+    from agentnb.notebook.group import RunGroup
+    from agentnb.notebook.handles import RunHandle
     from agentnb.notebook.nesting import enable_nesting
     from agentnb.notebook.session import Session
     from agentnb.notebook.tables import artifacts_df, compare, events_df, runs_df, sessions_df, steps_df
@@ -119,7 +120,8 @@ else:
         "model": "Artifact Run Step",
         "notebook.display": "options",
         "notebook.grid": "grid",
-        "notebook.handles": "RunGroup RunHandle",
+        "notebook.group": "RunGroup",
+        "notebook.handles": "RunHandle",
         "notebook.nesting": "enable_nesting",
         "notebook.session": "Session",
         "notebook.tables": "artifacts_df compare events_df runs_df sessions_df steps_df",

@@ -15,10 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from agentnb import units
-from agentnb.errors import ConfigError
+from agentnb.errors import BudgetExceeded, ConfigError, LimitExceeded, RunCancelled, RunFailed, RunTimedOut
 from agentnb.states import ErrorKind, RunStatus
 
 Seconds = Annotated[float, BeforeValidator(units.seconds)]
@@ -476,10 +476,11 @@ class CommandResult(Data):
     """The outcome of a run; durations in seconds. `status` reads as the run's status does in the history.
 
     `command_status` is the executor's word for it, `reason` says why it failed. `output` is the structured output, and
-    `output_source` where it was found (json, last_line, fenced_block, returned). `stdout` and `stderr` are the whole text.
+    `output_source` where it was found (json, last_line, fenced_block, returned). `stdout_bytes` and `stderr_bytes` are sizes.
     """
 
     command_id: str
+    name: str = ""
     spec: dict[str, Any] = Field(default_factory=dict)
     status: RunStatus
     command_status: CommandStatus
@@ -487,8 +488,8 @@ class CommandResult(Data):
     retryable: bool = False
     output: Any = None
     output_source: str | None = None
-    stdout: str = ""
-    stderr: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
     duration: float | None = None
     usage: ResourceUsage = Field(default_factory=ResourceUsage)
     exit_code: int | None = None
@@ -499,7 +500,62 @@ class CommandResult(Data):
     warnings: tuple[str, ...] = ()
     attempts: int = 0
 
+    _reader: Callable[[str], bytes] | None = PrivateAttr(default=None)
+
+    def reading(self, read: Callable[[str], bytes]) -> CommandResult:
+        """This result, which gets its output from ``read("stdout")`` and ``read("stderr")`` when it is asked for."""
+        self._reader = read
+        return self
+
+    def _read(self, stream: str) -> bytes:
+        return self._reader(stream) if self._reader is not None else b""
+
+    @property
+    def stdout(self) -> str:
+        """All of stdout as text (UTF-8, what is not is replaced). Read from the history at each access."""
+        return self._read("stdout").decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """All of stderr, as `stdout`."""
+        return self._read("stderr").decode("utf-8", "replace")
+
     @property
     def ok(self) -> bool:
         """Whether it completed."""
         return self.status is RunStatus.COMPLETED
+
+    def raise_for_status(self) -> CommandResult:
+        """Return this result if it completed; else raise RunFailed, or the kind of it that fits, with the end of stderr in its message."""
+        if self.ok:
+            return self
+        why = self.error.message if self.error else "no reason is known"
+        message = f"run {self.name or self.command_id!r} {_STATUS_WORDS.get(self.status, self.status.value)}: {why}"
+        if tail := self._read("stderr")[-_TAIL_BYTES:].decode("utf-8", "replace").strip():
+            message += f"\nthe end of its stderr:\n{tail}"
+        raise _failure(self)(message, self)
+
+    def __repr__(self) -> str:
+        """One line: the status and what matters most."""
+        shown = [f"status={self.status.value!r}", f"exit_code={self.exit_code}"]
+        shown += [f"duration={self.duration:.3f}"] if self.duration is not None else []
+        shown += [f"error={self.error.message!r}"] if self.error else []
+        return f"CommandResult({', '.join(shown)})"
+
+    __str__ = __repr__
+
+
+_TAIL_BYTES = 2000
+_STATUS_WORDS = {
+    RunStatus.FAILED: "failed",
+    RunStatus.TIMEOUT: "timed out",
+    RunStatus.CANCELLED: "was cancelled",
+    RunStatus.INTERRUPTED: "was interrupted",
+}
+
+
+def _failure(result: CommandResult) -> type[RunFailed]:
+    kind = result.error.kind if result.error else None
+    by_kind = {ErrorKind.RESOURCE_LIMIT_EXCEEDED: LimitExceeded, ErrorKind.BUDGET_EXCEEDED: BudgetExceeded}
+    by_status = {RunStatus.TIMEOUT: RunTimedOut, RunStatus.CANCELLED: RunCancelled}
+    return (by_kind.get(kind) if kind else None) or by_status.get(result.status, RunFailed)

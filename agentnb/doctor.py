@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from agentnb import events, requests
 from agentnb._version import __version__
 from agentnb.errors import AgentnbError
+from agentnb.ids import new_id
 
 State = Literal["ok", "missing", "broken"]
+#: Seconds that the supervisor gets for each of its steps.
+PATIENCE_S = 30.0
 SYMBOLS: dict[State, str] = {"ok": "✓", "missing": "-", "broken": "✗"}
 
 
@@ -91,25 +98,60 @@ def _integrity(database: Path) -> str:
 
 def _supervisor() -> Finding:
     """Start a supervisor, have it run one command, and time that."""
-    code = (
-        "import sys, time, agentnb as nb\n"
-        "start = time.perf_counter()\n"
-        "with nb.Session('doctor', store=sys.argv[1]) as session:\n"
-        "    result = session.command(['true']).wait(30)\n"
-        "print(result.status.value, time.perf_counter() - start)\n"
-    )
-    with tempfile.TemporaryDirectory(prefix="agentnb-doctor-", ignore_cleanup_errors=True) as folder:
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
-        }
-        try:
-            done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=60, env=env, check=False)
-        except subprocess.TimeoutExpired:
-            return Finding("supervisor", "broken", "it did not run a command within 60 s")
-    if done.returncode or not done.stdout.startswith("completed "):
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        return Finding("supervisor", "broken", f"it cannot run a command: {said}")
-    return Finding("supervisor", "ok", f"started and ran a first command in {1000 * float(done.stdout.split()[1]):.0f} ms")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="agentnb doctor")
+    thread.start()
+    try:
+        with tempfile.TemporaryDirectory(prefix="agentnb-doctor-", ignore_cleanup_errors=True) as folder:
+            ready_s, run_s, said = _first_command(loop, folder)
+    except (AgentnbError, OSError, RuntimeError, FutureTimeoutError) as bad:
+        return Finding("supervisor", "broken", f"it cannot run a command: {str(bad) or type(bad).__name__}")
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    if said != "completed":
+        return Finding("supervisor", "broken", f"`true` did not complete: {said}")
+    return Finding("supervisor", "ok", f"up in {1000 * ready_s:.0f} ms, first command done {1000 * run_s:.0f} ms later")
+
+
+class _Ear:
+    """Waits for the end of one run."""
+
+    def __init__(self) -> None:
+        self.end: Future[str] = Future()
+
+    def on_event(self, event: events.Message) -> None:
+        if isinstance(event, events.RunFinished) and not self.end.done():
+            self.end.set_result(str((event.error or {}).get("message") or event.status))
+
+    def on_lost(self, message: str) -> None:
+        if not self.end.done():
+            self.end.set_result(message)
+
+
+def _first_command(loop: asyncio.AbstractEventLoop, folder: str) -> tuple[float, float, str]:
+    """Seconds until a new supervisor was ready, seconds that `true` then took, and how that ended."""
+    from agentnb.engine.client import Client
+
+    start = time.perf_counter()
+    client = Client(loop)
+    try:
+        client.ready.result(PATIENCE_S)
+        ready = time.perf_counter()
+        session = {"id": new_id(), "name": "doctor", "status": "active", "created_at": events.now_us(), "tags": {}}
+        target = {"kind": "command", "display": "true", "spec": {"type": "command", "argv": ["true"]}}
+        run = {"id": new_id(), "session_id": session["id"], "name": "doctor", "status": "pending", "target": target}
+        run |= {"runtime_kind": "local", "created_at": events.now_us(), "params": {}, "tags": {}}
+        work = {"kind": "process", "argv": ["true"], "cwd": folder, "env_id": client.environment(os.environ), "env": {}, "secrets": []}
+        work |= {"stdin": None, "capture": "both", "timeout_s": PATIENCE_S, "grace_s": 1.0, "expected_exit_code": 0}
+        ear = _Ear()
+        client.listen(str(run["id"]), ear)
+        client.send([requests.OpenSession(session, folder, 1), requests.Launch(run, work)])
+        said = ear.end.result(PATIENCE_S)
+        return ready - start, time.perf_counter() - ready, said
+    finally:
+        client.close()
 
 
 # --- the machine ----------------------------------------------------------------------------------------------------

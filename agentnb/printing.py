@@ -19,11 +19,14 @@ FORMATS = ("table", "json", "csv", "parquet")
 WIDEST = 48
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """Text that cannot steer a terminal: escape sequences are dropped, other control characters but newline and tab too."""
+    """Text that cannot steer a terminal.
+
+    Escape sequences are dropped, and control characters but newline and tab, and what turns the reading direction around.
+    """
     return _CONTROL.sub("", _ANSI.sub("", text))
 
 
@@ -54,9 +57,9 @@ def _scalar(value: Any) -> Any:
     return plain(value.item()) if hasattr(value, "item") else str(value)
 
 
-def json_text(data: Any) -> str:
-    """`data` as indented JSON."""
-    return json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def json_text(data: Any, *, ensure_ascii: bool = True) -> str:
+    """`data` as indented JSON; with `ensure_ascii`, what is not ASCII is escaped, so that nothing in it can steer a terminal."""
+    return json.dumps(plain(data), indent=2, ensure_ascii=ensure_ascii, allow_nan=False) + "\n"
 
 
 def cell(value: Any) -> str:

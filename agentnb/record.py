@@ -47,7 +47,7 @@ def show_text(run: dict[str, Any]) -> str:
     if run.get("error"):
         parts.append(f"error: {run['error']['kind']}\n{clean(str(run['error']['message']))}\n")
     if run.get("output") is not None:
-        parts.append("output:\n" + clean(json_text(run["output"])))
+        parts.append("output:\n" + clean(json_text(run["output"], ensure_ascii=False)))
     if run["steps"]:
         header = ["name", "kind", "status", "attempt", "started_at", "exit_code"]
         parts.append("steps:\n" + table(([step[name] for name in header] for step in run["steps"]), header))

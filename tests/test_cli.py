@@ -116,7 +116,24 @@ def test_a_table_says_how_many_rows_it_has_and_keeps_each_on_a_line(run, history
     assert len(lines) == 5
 
 
-@pytest.mark.parametrize("args", [["runs"], ["show", "evil"], ["runs", "--columns", "name,error"], ["events"]])
+def test_a_terminal_without_utf_8_gets_question_marks_and_no_traceback(history, store) -> None:
+    env = ENV | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command("runs", "--store", store), capture_output=True, text=True, env=env, check=True)
+    assert "evil?name" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["runs"],
+        ["runs", "--format", "json"],
+        ["show", "evil", "--format", "json"],
+        ["show", "evil"],
+        ["runs", "--columns", "name,error"],
+        ["events"],
+    ],
+)
 def test_text_of_a_run_cannot_steer_the_terminal(args, run, history) -> None:
     code, out, err = run(*(history.get(word, word) for word in args))
     assert code == 0

@@ -19,7 +19,7 @@ class Channel:
 
     def __init__(self, fd: int) -> None:
         """Take over `fd`; programs that this process starts shall not have it."""
-        os.set_inheritable(fd, False)
+        os.set_inheritable(fd, False)  # noqa: FBT003 - positional only
         self._fd = fd
         self._pid = os.getpid()
         self._lock = threading.RLock()  # re-entrant: an exception from a signal may strike between taking and using it

@@ -4,6 +4,8 @@ It speaks to a `send` callable that takes reports (engine/reports.py): in a chil
 the notebook's process a function of the client. Only the standard library is imported: the start of every child pays for it.
 """
 
+# importing pathlib would cost every child some milliseconds
+# ruff: noqa: PTH100, PTH113, PTH123, PTH202
 from __future__ import annotations
 
 import os
@@ -35,6 +37,7 @@ class _Usage:
     def __init__(self) -> None:
         self.input_tokens = self.output_tokens = 0
         self.cost_usd = 0.0
+        self._lock = threading.RLock()  # re-entrant: a signal may interrupt the thread that holds it
 
     def add(self, input_tokens: int, output_tokens: int, cost_usd: float) -> None:
         """Add to the counts. Raises ConfigError for what is no count."""
@@ -43,11 +46,13 @@ class _Usage:
                 raise ConfigError(f"usage: {name}={value!r} must be a whole number of tokens, zero or more")
         if isinstance(cost_usd, bool) or not hasattr(cost_usd, "__float__") or not 0 <= cost_usd < float("inf"):
             raise ConfigError(f"usage: cost_usd={cost_usd!r} must be an amount in US dollars, zero or more")
-        self.input_tokens += int(input_tokens)
-        self.output_tokens += int(output_tokens)
-        self.cost_usd += float(cost_usd)
+        with self._lock:
+            self.input_tokens += int(input_tokens)
+            self.output_tokens += int(output_tokens)
+            self.cost_usd += float(cost_usd)
 
     def report(self) -> Report:
+        """The totals so far."""
         return {"t": "usage", "input_tokens": self.input_tokens, "output_tokens": self.output_tokens, "cost_usd": self.cost_usd}
 
 
@@ -57,26 +62,26 @@ class Step:
     `output`: set it to what the part gave (JSON data, or what `jsonable` makes of it).
     """
 
-    def __init__(self, context: RunContext, step_id: str, opening: Report) -> None:
+    def __init__(self, context: RunContext, send: Send, opening: Report) -> None:
         """Wait for ``with``."""
-        self.id = step_id
+        self.id: str = opening["id"]
         self.output: Any = None
         self._context = context
+        self._send = send
         self._opening = opening
         self._usage = _Usage()
         self._token: Token[str | None] | None = None
 
     def usage(self, *, input_tokens: int = 0, output_tokens: int = 0, cost_usd: float = 0.0) -> None:
         """Add to the tokens and cost of this step, and of the run. Raises ConfigError for what is no count."""
-        with self._context._lock:
-            self._usage.add(input_tokens, output_tokens, cost_usd)
+        self._usage.add(input_tokens, output_tokens, cost_usd)
         self._context.usage(input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=cost_usd)
 
     def __enter__(self) -> Self:
         """Report that the step runs; steps opened inside of it are its children."""
         if self._token is not None:
             raise ConfigError(f"step {self._opening['name']!r} is open already; make a new one with ctx.step(...)")
-        self._context._send(self._opening | {"parent": _current.get()})
+        self._send(self._opening | {"parent": _current.get()})
         self._token = _current.set(self.id)
         return self
 
@@ -86,20 +91,20 @@ class Step:
             _current.reset(self._token)
         end: Report = {"t": "step", "id": self.id, "status": "completed"}
         if bad is not None:
-            end |= {"status": "cancelled" if self._context._is_cancellation(bad) else "failed", "error": describe(bad)}
+            end |= {"status": "cancelled" if _is_cancellation(bad, self._context) else "failed", "error": describe(bad)}
         try:
             if self.output is not None:
                 end["output"] = jsonable(self.output, f"the output of step {self._opening['name']!r}")
         except ConfigError as unfit:
             if bad is None:
-                self._context._send(end | {"status": "failed", "error": describe(unfit)})
+                self._send(end | {"status": "failed", "error": describe(unfit)})
                 raise
         used = self._usage
         if used.input_tokens or used.output_tokens:
             end["tokens"] = {"input": used.input_tokens, "output": used.output_tokens}
         if used.cost_usd:
             end["cost_usd"] = used.cost_usd
-        self._context._send(end)
+        self._send(end)
         return False
 
 
@@ -129,7 +134,7 @@ class RunContext:
         """Write a line to the run's stdout."""
         self._send({"t": "log", "text": clean(str(text))})
 
-    def step(self, name: str, kind: str = "tool", input: Any = None) -> Step:
+    def step(self, name: str, kind: str = "tool", input: Any = None) -> Step:  # noqa: A002 - the word of the history
         """Open a step: ``with ctx.step("search", input=query) as step: step.output = ...``.
 
         `kind`: a states.StepKind, such as tool, turn, worker or check. Raises ConfigError for another kind, and for an input
@@ -143,7 +148,7 @@ class RunContext:
         opening: Report = {"t": "step", "id": step_id, "name": _name(name, "step"), "kind": str(kind), "status": "running"}
         if input is not None:
             opening["input"] = jsonable(input, f"the input of step {name!r}")
-        return Step(self, step_id, opening)
+        return Step(self, self._send, opening)
 
     def artifact(self, name: str, data_or_path: object, content_type: str | None = None) -> None:
         """Keep something that the run made.
@@ -172,9 +177,10 @@ class RunContext:
     def _cancel(self) -> None:
         self._cancelled.set()
 
-    def _is_cancellation(self, bad: BaseException) -> bool:
-        asyncio = sys.modules.get("asyncio")
-        return (asyncio is not None and isinstance(bad, asyncio.CancelledError)) or (self.cancelled and isinstance(bad, SystemExit))
+
+def _is_cancellation(bad: BaseException, context: RunContext) -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return (asyncio is not None and isinstance(bad, asyncio.CancelledError)) or (context.cancelled and isinstance(bad, SystemExit))
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
@@ -199,7 +205,7 @@ def describe(bad: BaseException) -> str:
     """One exception as one line or more: ``ValueError: what it says``."""
     try:
         text = clean(str(bad))
-    except Exception:
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
         text = "(its text cannot be shown)"
     limit = 10_000
     text = text if len(text) <= limit else text[:limit] + "..."

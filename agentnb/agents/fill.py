@@ -60,7 +60,7 @@ def _text(text: str, params: Mapping[str, Any], what: str) -> str:
 
 
 def _line(text: str, params: Mapping[str, Any], what: str) -> str:
-    return template.render(text, params, shell=True, what=what)
+    return template.render(text, params, shell=True, what=what)  # noqa: S604 - it makes a shell line, quoted
 
 
 def _shell(spec: Shell, params: Mapping[str, Any]) -> Shell:

@@ -17,7 +17,7 @@ def child_work(main: str, body: bytes, python: str = sys.executable) -> dict[str
     any folder.
     """
     home = str(Path(__file__).resolve().parents[2])
-    path = list(dict.fromkeys([*(os.path.abspath(entry) for entry in sys.path), home]))
+    path = list(dict.fromkeys([*(os.path.abspath(entry) for entry in sys.path), home]))  # noqa: PTH100 - without following links
     head = json.dumps({"path": path, "main": main}).encode() + b"\n"
     return {
         "kind": "process",

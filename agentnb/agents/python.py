@@ -91,10 +91,10 @@ async def host(spec: Python, params: Mapping[str, Any] | None, send: Send, run_i
         output = jsonable(await spec.function(*first, *spec.args, **spec.kwargs), "the result")
         send({"t": "result", "output": output})
     except asyncio.CancelledError:
-        context._cancel()
+        context._cancel()  # noqa: SLF001 - the other half of the context
         send({"t": "cancelled"})
         raise
-    except BaseException as bad:
+    except BaseException as bad:  # noqa: BLE001 - SystemExit and KeyboardInterrupt would end the loop that all runs share
         if not (isinstance(bad, SystemExit) and bad.code in {None, 0}):
             send(failure(bad))
     finally:
@@ -106,7 +106,7 @@ def _pickled(value: object, culprit: Callable[[], str]) -> bytes:
         return bytes(cloudpickle.dumps(value))
     except RecursionError:
         raise ConfigError(f"python: {culprit()}: it is nested too deeply; {_FILE_ADVICE}") from None
-    except Exception as bad:
+    except Exception as bad:  # noqa: BLE001 - each type has its own way to refuse
         raise ConfigError(f"python: {culprit()} cannot be sent to a child process: {bad}; {_FILE_ADVICE}") from None
 
 
@@ -120,7 +120,7 @@ def _culprit(spec: Python) -> str:
 
 def _parameter_names(spec: Python) -> list[str]:
     try:
-        return [repr(name) for name in inspect.signature(spec.function).parameters]
+        return list(inspect.signature(spec.function).parameters)
     except (TypeError, ValueError):
         return []
 
@@ -139,7 +139,7 @@ def _first_bad(given: Mapping[str, object]) -> str:
     for label, value in given.items():
         try:
             cloudpickle.dumps(value)
-        except Exception:
+        except Exception:  # noqa: BLE001 - which error it was is told with the whole
             return f"{label} ({type(value).__module__}.{type(value).__qualname__})"
     return "the function"
 

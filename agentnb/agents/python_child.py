@@ -4,6 +4,8 @@ The first SIGTERM sets `ctx.cancelled` and raises SystemExit(143) in the main th
 follows after the grace period. Only the standard library is imported here.
 """
 
+# importing pathlib would cost every child some milliseconds
+# ruff: noqa: PTH120
 from __future__ import annotations
 
 import os
@@ -43,9 +45,9 @@ def _run(body: bytes, context: RunContext, channel: Channel) -> int:
         output = jsonable(_result(call()), "the result")
     except SystemExit:
         raise
-    except BaseException as bad:
+    except BaseException as bad:  # noqa: BLE001 - whatever ends the function is the failure of the run
         channel.send(failure(bad, kind))
-        print(_traceback_text(bad), file=sys.stderr, end="")
+        print(_traceback_text(bad), file=sys.stderr, end="")  # noqa: T201 - the run's own stderr
         return 1
     channel.send({"t": "result", "output": output})
     return 0
@@ -53,15 +55,15 @@ def _run(body: bytes, context: RunContext, channel: Channel) -> int:
 
 def _load(body: bytes, context: RunContext) -> Callable[[], Any]:
     """The call that `body` holds. Raises what unpickling raises, with advice for a module that is not found."""
-    head = pickle.loads(body)
+    head = pickle.loads(body)  # noqa: S301 - written by the notebook's own process
     import linecache
 
     for filename, source in head["sources"].items():
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     context.run_id = head["run_id"]
     try:
-        context.params = pickle.loads(head["params"])
-        function, args, kwargs = pickle.loads(head["call"])
+        context.params = pickle.loads(head["params"])  # noqa: S301 - written by the notebook's own process
+        function, args, kwargs = pickle.loads(head["call"])  # noqa: S301 - written by the notebook's own process
     except ModuleNotFoundError as bad:
         advice = "install it, or put its folder on sys.path before launching; functions defined in the notebook itself always work"
         raise ModuleNotFoundError(f"{bad}: the child process cannot import it; {advice}", name=bad.name) from None
@@ -85,7 +87,7 @@ def _watch(context: RunContext, channel: Channel) -> None:
     def on_term(number: int, frame: FrameType | None) -> None:
         del number, frame
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the finally blocks; SIGKILL can
-        context._cancel()
+        context._cancel()  # noqa: SLF001 - the other half of the context
         channel.interrupt(SystemExit(TERMINATED))
 
     signal.signal(signal.SIGTERM, on_term)
@@ -96,7 +98,7 @@ def _exit_code(end: SystemExit) -> int:
         return 0
     if isinstance(end.code, int):
         return end.code & 0xFF
-    print(end.code, file=sys.stderr)
+    print(end.code, file=sys.stderr)  # noqa: T201 - the run's own stderr
     return 1
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta, nodes, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context  # noqa: TC002 - pass_context needs it at run time
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
@@ -136,7 +136,7 @@ def render(text: str, params: Mapping[str, Any], *, shell: bool, what: str) -> s
         return "".join(_shell_words(_bounded(template, dict(params) | {_VALUES: values}), values))
     except RecursionError:
         raise TemplateError(f"{what}: the template nests too deeply") from None
-    except Exception as bad:
+    except Exception as bad:  # noqa: BLE001 - an expression may do anything to a value: divide by zero, call a method that fails
         raise TemplateError(f"{what}: {_explain(bad, params)}") from None
 
 
@@ -159,7 +159,7 @@ def render_value(text: str, params: Mapping[str, Any], *, what: str = "value") -
         value = _environment_.compile_expression(expression, undefined_to_none=False)(dict(params))
         if isinstance(value, StrictUndefined):
             str(value)  # raises, and says what is missing
-    except Exception as bad:
+    except Exception as bad:  # noqa: BLE001 - as in render
         raise TemplateError(f"{what}: {_explain(bad, params)}") from None
     return value
 
@@ -176,7 +176,7 @@ def _parsed(text: str, what: str) -> nodes.Template:
 
 
 @lru_cache(maxsize=256)
-def _compiled(text: str, shell: bool, what: str) -> Template:
+def _compiled(text: str, shell: bool, what: str) -> Template:  # noqa: FBT001 - lru_cache takes arguments by position
     parsed = _parsed(text, what)
     if shell:
         for node in parsed.find_all(nodes.Stmt):

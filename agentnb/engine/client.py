@@ -50,7 +50,7 @@ class Client:
         if not sys.platform.startswith("linux"):
             raise RuntimeUnavailable(f"agentnb runs commands on Linux only so far, not on {sys.platform}; use a Linux machine, WSL or a container")
         self._loop = loop
-        self._pid = os.getpid()
+        self.owner_pid = os.getpid()
         self._lock = threading.Lock()
         self._outbox = bytearray()
         self._decoder = wire.Decoder()
@@ -154,6 +154,10 @@ class Client:
         """Hand the run's events to `listener` until it is finished."""
         self._listeners[run_id] = listener
 
+    def ignore(self, run_id: str) -> None:
+        """Nobody listens for this run any more."""
+        self._listeners.pop(run_id, None)
+
     # --- receiving, on the loop thread
 
     def _attach(self) -> None:
@@ -231,7 +235,7 @@ class Client:
 
     def close(self) -> None:
         """Tell the supervisor to end (it ends its runs first) and wait for it."""
-        if os.getpid() != self._pid:  # a forked child has a copy; the supervisor is not its own
+        if os.getpid() != self.owner_pid:  # a forked child has a copy; the supervisor is not its own
             return
         self.send([requests.Shutdown()])
         try:

@@ -178,7 +178,7 @@ class Execution:
             step = self._step("attempt", f"attempt {number}", number)
             self._agent.begin(step)
             self.out = self._new_output(number)
-            outcome = await (self._hosted_attempt(number) if self.work["kind"] == "hosted" else self._process_attempt())
+            outcome = await (self._hosted_attempt(number) if self.work["kind"] == "hosted" else self._process_attempt(number))
             await self._agent.end(outcome)
             if outcome.ok:
                 await self._check(outcome, step, number)
@@ -226,13 +226,13 @@ class Execution:
 
     # --- one attempt
 
-    async def _process_attempt(self) -> Outcome:
+    async def _process_attempt(self, number: int) -> Outcome:
         work = self.work
         plan = Plan(
             argv=work["argv"],
             cwd=work["cwd"],
             env_id=work["env_id"],
-            env=work["env"] | {"AGENTNB_RUN_ID": self.run_id},
+            env=work["env"] | {"AGENTNB_RUN_ID": self.run_id, "AGENTNB_ATTEMPT": str(number)},
             capture=work["capture"],
             stdin=work["stdin"],
             timeout_s=work["timeout_s"],

@@ -149,6 +149,7 @@ class Supervisor:
         self._recorders: dict[str, Recorder] = {}
         self._sessions: dict[str, SessionHost] = {}
         self._of_run: dict[str, SessionHost] = {}
+        self._refused: dict[str, str] = {}
         self._closing = False
         self._done: asyncio.Future[None] = self._loop.create_future()
         become_subreaper()
@@ -205,7 +206,7 @@ class Supervisor:
         try:
             recorder = self._recorder(message.store)
         except StoreError as bad:
-            self.peer.send([Reply(0, {"session_id": message.session["id"]}, str(bad))])
+            self._refused[message.session["id"]] = str(bad)
             return
         session = SessionHost(self, message.session, recorder, message.max_parallel)
         self._sessions[session.id] = session
@@ -220,7 +221,8 @@ class Supervisor:
     def _on_launch(self, message: requests.Launch) -> None:
         session = self._sessions.get(message.run["session_id"])
         if session is None or session.ended:
-            error = {"kind": "invalid_config", "message": "the session has ended; start a new one with nb.Session(...)"}
+            why = self._refused.get(message.run["session_id"], "the session has ended; start a new one with nb.Session(...)")
+            error = {"kind": "startup_failed", "message": why}
             self.peer.send([RunFinished(message.run["id"], "failed", error=error)])
             return
         self._of_run[message.run["id"]] = session

@@ -22,13 +22,15 @@ _MAX_PENDING = 256
 #: More raw text than this at once cannot all be shown: its front is skipped unread.
 _MAX_FEED = 8 * MAX_CHARS
 
+# CSI; OSC, DCS, SOS, PM and APC with their payload, which ends at the latest where another one begins (so matching stays linear).
+_CSI = r"(?:\x1b\[|\x9b)"
+_STRING = r"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\x90\x98\x9d-\x9f]*"
 _SEQUENCE = re.compile(
-    r"(?:\x1b\[|\x9b)(?P<args>[0-?]*)[ -/]*(?P<final>[@-~])"  # CSI
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\x90\x98\x9d-\x9f]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, SOS, PM, APC with their payload
+    rf"{_CSI}(?P<args>[0-?]*)[ -/]*(?P<final>[@-~])|{_STRING}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-Z\\^-~]"  # two-character and charset escapes
     r"|(?P<break>\r?\n)|(?P<return>\r)|(?P<back>\x08)"
 )
-_OPEN = re.compile(r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\x90\x98\x9d-\x9f]*\x1b?|\x1b[ -/]*)\Z")
+_OPEN = re.compile(rf"(?:{_CSI}[0-?]*[ -/]*|{_STRING}\x1b?|\x1b[ -/]*)\Z")
 # C0 (but not tab), DEL, C1, lone surrogates, line and paragraph separators, bidi embeddings, overrides and isolates.
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -86,7 +88,7 @@ class Style:
     flags: set[str] = field(default_factory=set)
 
     def classes(self) -> str:
-        """The style as class suffixes: ``f1`` red text, ``g4`` blue ground, ``b d i u v s`` bold, dim, italic, underlined, inverse, struck."""
+        """The style as class suffixes: ``f1`` red text, ``g4`` blue ground, ``b d i u v s`` bold dim italic underlined inverse struck."""
         names = [] if self.fg is None else [f"f{self.fg}"]
         if self.bg is not None:
             names.append(f"g{self.bg}")
@@ -198,9 +200,14 @@ class Screen:
             self.first += 1
             self._changed = self.first
             self._pens.clear()
+        fed = 0
         for stream, text in segments:
             self._write(self._pens.setdefault(stream, _Pen()), stream, text)
-            self._trim()
+            fed += len(text)
+            if fed > _MAX_FEED:  # keep memory bounded, but do not count all lines again for each of many small pieces
+                self._trim()
+                fed = 0
+        self._trim()
 
     def take(self) -> tuple[int, list[Line]] | None:
         """What changed since the last take: (number of the first changed line, all lines from there on); None: nothing."""

@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentnb.errors import ConfigError
 from agentnb.notebook.render import to_bundle
-from agentnb.notebook.snapshot import Segment, Snapshot
+from agentnb.notebook.snapshot import GroupSnapshot, Segment, Snapshot
 
 if TYPE_CHECKING:
     from agentnb.notebook.widgets import LiveView
@@ -35,7 +36,10 @@ class ViewSource(Protocol):
         """A number that rises whenever `snapshot` would differ or output came."""
 
     def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
-        """The output of a run after `seq`: (new seq, new pieces, gap). With a gap, pieces were lost and the list is the whole bounded tail."""
+        """The output of a run after `seq`: (new seq, new pieces, gap).
+
+        With a gap, pieces were lost and the list is the whole bounded tail.
+        """
 
     def watch(self, run_ids: list[str], on: bool) -> None:  # noqa: FBT001 - the protocol that sources are written to
         """Ask for live output of these runs, or no longer."""
@@ -50,10 +54,10 @@ class ViewSource(Protocol):
 class Loop(Protocol):
     """The background loop's thread."""
 
-    def call_soon(self, fn: Callable[..., None], *args: Any) -> None:
+    def call_soon(self, fn: Callable[..., object], *args: Any) -> None:
         """Run `fn` on the loop thread; may be called from any thread."""
 
-    def call_later(self, delay_s: float, fn: Callable[..., None], *args: Any) -> None:
+    def call_later(self, delay_s: float, fn: Callable[..., object], *args: Any) -> None:
         """Run `fn` on the loop thread after a delay; to be called there."""
 
 
@@ -64,7 +68,10 @@ def _checked(mode: object, where: str) -> str:
 
 
 class DisplayOptions:
-    """How results show themselves: `display` is ``"auto"`` (live where a kernel and its widgets allow it), ``"live"``, ``"static"`` or ``"text"``."""
+    """How results show themselves.
+
+    `display` is ``"auto"`` (live where a kernel and its widgets allow it), ``"live"``, ``"static"`` or ``"text"``.
+    """
 
     __slots__ = ("_display",)
 
@@ -140,32 +147,23 @@ def show(source: ViewSource, loop: Loop) -> None:
     wanted = ("text/plain",) if mode == "text" else ("text/html", "text/plain")
     handle = display(_only(to_bundle(snapshot), wanted), raw=True, display_id=True)  # type: ignore[no-untyped-call]
     if not snapshot.done and kernel_shell() is not None:
-        once = _Once(lambda: handle.update(_only(to_bundle(source.snapshot()), wanted), raw=True))
-        source.call_when_done(lambda: loop.call_soon(once))
+        source.call_when_done(
+            lambda: loop.call_soon(_guarded, lambda: handle.update(_only(to_bundle(source.snapshot()), wanted), raw=True))
+        )
 
 
 def _only(bundle: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
     return {name: bundle[name] for name in wanted}
 
 
-class _Once:
-    """Call a function the first time only; a front end that cannot be reached is no error of the run."""
-
-    def __init__(self, fn: Callable[[], object]) -> None:
-        self._fn: Callable[[], object] | None = fn
-
-    @property
-    def called(self) -> bool:
-        """Whether that was already."""
-        return self._fn is None
-
-    def __call__(self) -> None:
-        fn, self._fn = self._fn, None
-        if fn is not None:
-            try:
-                fn()
-            except Exception:  # the loop must live on
-                _log.exception("a view could not be drawn")
+def _guarded(fn: Callable[[], object]) -> bool:
+    """Call `fn`; whether it went well. A front end that cannot be reached is no error of the run, and the loop must live on."""
+    try:
+        fn()
+    except Exception:  # noqa: BLE001 - whatever it is
+        _log.warning("a view could not be drawn", exc_info=True)
+        return False
+    return True
 
 
 def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot) -> None:
@@ -178,29 +176,52 @@ def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot) -> None:
             runs = content.get("runs")
             source.request_cancel([str(run) for run in runs] if isinstance(runs, list) else None)
         else:
-            loop.call_soon(_Once(lambda: view.act(content)))
+            loop.call_soon(_guarded, lambda: view.act(content))
 
     view = LiveView(source, _blocked_note(), clicked)
     data, metadata = view.widget._repr_mimebundle_() or ({}, {})
-    bundle = {**data, **to_bundle(snapshot)}
-    handle = display(bundle, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-    finish = _Once(lambda: _finish(source, view, handle))
-    loop.call_soon(_flusher(loop).add, view, finish)
-    source.call_when_done(lambda: loop.call_soon(finish))
-
-
-def _finish(source: ViewSource, view: LiveView, handle: Any) -> None:
-    try:
-        handle.update(to_bundle(source.snapshot()), raw=True)  # first, so that the output is never empty
-    finally:
-        view.finish()
+    handle = display({**data, **to_bundle(snapshot)}, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    shown = Shown(source, view, lambda bundle, live: handle.update({**(data if live else {}), **bundle}, raw=True))
+    loop.call_soon(_flusher(loop).add, shown)
+    source.call_when_done(lambda: loop.call_soon(shown.finish))
 
 
 def _blocked_note() -> str:
     """What to say where a click cannot reach a kernel whose cell blocks (before ipykernel 7)."""
-    import ipykernel
+    return _BLOCKED_NOTE if int(version("ipykernel").partition(".")[0]) < 7 else ""
 
-    return _BLOCKED_NOTE if ipykernel.version_info[0] < 7 else ""
+
+class Shown:
+    """A live view and the output that it lies in; used on the loop thread only."""
+
+    def __init__(self, source: ViewSource, view: LiveView, update: Callable[[dict[str, str], bool], object]) -> None:
+        """`update` puts a bundle into the output, with the live view on top of it or without."""
+        self._source, self._view, self._update = source, view, update
+        self._resting = 0
+        self.finished = False
+
+    def draw(self) -> None:
+        """Tell the front end what changed; when nothing can change any more, finish."""
+        snapshot = self._view.flush()
+        if snapshot.done:
+            self.finish()
+        elif isinstance(snapshot, GroupSnapshot):
+            self._rest(snapshot)
+
+    def _rest(self, session: GroupSnapshot) -> None:
+        """When all runs of an open session have ended, renew what a notebook saved now would show without a kernel."""
+        ended = len(session.runs) if all(run.done for run in session.runs) else 0
+        if ended > self._resting:
+            self._resting = ended
+            self._update(to_bundle(session), True)  # noqa: FBT003
+
+    def finish(self) -> None:
+        """Put static HTML and text in the place of the live view; the first call counts."""
+        if self.finished:
+            return
+        self.finished = True
+        _guarded(lambda: self._update(to_bundle(self._source.snapshot()), False))  # noqa: FBT003 - first, so that the output is never empty
+        _guarded(self._view.finish)
 
 
 class Flusher:
@@ -209,38 +230,24 @@ class Flusher:
     def __init__(self, loop: Loop) -> None:
         """Rest until a view comes."""
         self._loop = loop
-        self._views: dict[LiveView, _Once] = {}
+        self._views: list[Shown] = []
         self._ticking = False
 
-    def add(self, view: LiveView, finish: _Once) -> None:
-        """Draw `view` until it is done, then `finish` it."""
-        self._views[view] = finish
+    def add(self, shown: Shown) -> None:
+        """Draw `shown` until it has finished."""
+        self._views.append(shown)
         if not self._ticking:
             self._ticking = True
             self._tick()
 
     def _tick(self) -> None:
         began = time.monotonic()
-        for view, finish in list(self._views.items()):
-            if not self._draw(view, finish):
-                del self._views[view]
+        # One that failed is not tried again; it still turns static when its source is done.
+        self._views = [shown for shown in self._views if not shown.finished and _guarded(shown.draw) and not shown.finished]
         if self._views:
             self._loop.call_later(max(FLUSH_S, _BUSY_SHARE * (time.monotonic() - began)), self._tick)
         else:
             self._ticking = False
-
-    @staticmethod
-    def _draw(view: LiveView, finish: _Once) -> bool:
-        if finish.called:
-            return False
-        try:
-            done = view.flush().done
-        except Exception:  # one broken view must not stop the others
-            _log.exception("a live view stopped")
-            done = True
-        if done:
-            finish()
-        return not done
 
 
 _flushers: dict[int, tuple[Loop, Flusher]] = {}

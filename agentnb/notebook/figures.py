@@ -103,7 +103,7 @@ def params_line(run: RunSnapshot) -> str:
 
 def facts(run: RunSnapshot) -> list[tuple[str, str]]:
     """What was measured, as (label, text), without what is not known."""
-    tokens = " / ".join(number(n) or "–" for n in (run.input_tokens, run.output_tokens))
+    tokens = " / ".join(number(n) or "?" for n in (run.input_tokens, run.output_tokens))
     rows = [
         ("attempt", str(run.attempt) if run.attempt > 1 else ""),
         ("exit", "" if run.exit_code is None else str(run.exit_code)),
@@ -119,8 +119,8 @@ def facts(run: RunSnapshot) -> list[tuple[str, str]]:
 
 def counts(found: dict[str, int]) -> list[tuple[str, int]]:
     """Counts by status in telling order, zeros left out."""
-    names: Iterable[str] = [*ORDER, *sorted(set(found) - set(ORDER))]
-    return [(name, found[name]) for name in names if found.get(name)]
+    told = [(short(name, 20) or "unknown", found[name]) for name in [*ORDER, *sorted(set(found) - set(ORDER))] if found.get(name)]
+    return told[: 2 * len(ORDER)]
 
 
 def totals(runs: Iterable[RunSnapshot]) -> list[tuple[str, str]]:

@@ -103,18 +103,20 @@ def _span_html(classes: str, text: str) -> str:
 def group_status(group: GroupSnapshot) -> str:
     """A group's or session's state in one word: its own, else made from its runs'."""
     if group.status:
-        return group.status
+        return figures.short(group.status, 20)
     found = group.counts
-    if not group.done:
-        return next((name for name in ("running", "cancelling") if found.get(name)), "pending")
-    return next((name for name in _TROUBLE if found.get(name)), "completed")
+    if group.done:
+        return next((name for name in _TROUBLE if found.get(name)), "completed")
+    if any(found.get(name) for name in ("running", "cancelling")):
+        return "running" if found.get("running") else "cancelling"
+    return "running" if any(run.done for run in group.runs) else "pending"
 
 
 def _group_html(group: GroupSnapshot) -> str:
     runs = shown_runs(group.runs, MAX_ROWS)
-    told = ", ".join(f"{count} {name}" for name, count in figures.counts(group.counts))
+    counts = [(name, str(count)) for name, count in figures.counts(group.counts)]
     parts = [_head_html(group, group_status(group), [_runs_word(len(group.runs))])]
-    parts.append(_facts_html([(name, str(count)) for name, count in figures.counts(group.counts)] + figures.totals(group.runs)) if told else "")
+    parts.append(_facts_html([*counts, *figures.totals(group.runs)]))
     if not runs:
         return "".join([*parts, '<p class="anb-m">No runs yet.</p>'])
     with_params = any(run.params for run in runs)
@@ -176,7 +178,8 @@ def fit(text: str, width: int) -> str:
 def _run_text(run: RunSnapshot) -> list[str]:
     screen = Screen(max_lines=TEXT_LINES)
     screen.feed(run.tail)
-    head = [figures.shape(run.status), figures.short(run.status, 20), figures.short(run.name or run.id, 60), figures.duration(run.elapsed_s)]
+    name = figures.short(run.name or run.id, 60)
+    head = [f"{figures.shape(run.status)} {figures.short(run.status, 20)}", name, figures.duration(run.elapsed_s)]
     lines = ["  ".join(part for part in head if part)]
     if run.command:
         lines.append(f"  $ {figures.short(run.command, 400)}")
@@ -193,7 +196,7 @@ def _group_text(group: GroupSnapshot) -> list[str]:
     status = group_status(group)
     told = ", ".join(f"{count} {name}" for name, count in figures.counts(group.counts)) or "no runs yet"
     name = figures.short(group.name or group.id, 60)
-    lines = [f"{figures.shape(status)}  {status}  {name}  {_runs_word(len(group.runs))}: {told}"]
+    lines = [f"{figures.shape(status)} {status}  {name}  {_runs_word(len(group.runs))}: {told}"]
     totals = [f"{label} {text}" for label, text in figures.totals(group.runs)]
     lines.extend(["  " + " · ".join(totals)] if totals else [])
     runs = shown_runs(group.runs, MAX_ROWS)

@@ -78,7 +78,7 @@ class Pill {
 /** (label, value) pairs on a line that wraps. */
 class Facts {
   constructor(className) {
-    this.node = el("dl", `anb-facts ${className}`);
+    this.node = el("div", `anb-facts ${className}`);
     this.shown = "";
   }
   set(pairs) {
@@ -88,11 +88,11 @@ class Facts {
     this.node.hidden = !pairs.length;
     this.node.replaceChildren(
       ...pairs.map(([label, value]) => {
-        const name = untrusted("dt", "");
-        const text = untrusted("dd", "");
+        const name = untrusted("span", "anb-label");
+        const text = untrusted("span", "anb-value");
         setText(name, label);
         setText(text, value);
-        return el("div", "anb-fact", name, text);
+        return el("span", "anb-fact", name, " ", text);
       }),
     );
   }
@@ -100,7 +100,8 @@ class Facts {
 
 /** The tail of a run's output. It follows the end until the reader scrolls up. */
 class Log {
-  constructor() {
+  constructor(onChange) {
+    this.onChange = onChange;
     this.run = undefined;
     this.first = 0;
     this.lines = [];
@@ -119,6 +120,12 @@ class Log {
     this.empty = el("div", "anb-empty", "No output yet");
     this.node = el("div", "anb-logbox", this.empty, this.box, this.jump);
     this.box.hidden = true;
+    // The box has no height until the page shows it, and gets another one when the page is made narrower.
+    this.observer = new ResizeObserver(() => this.stay());
+    this.observer.observe(this.box);
+  }
+  stay() {
+    if (this.following) this.box.scrollTop = this.box.scrollHeight;
   }
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.box;
@@ -165,6 +172,7 @@ class Log {
     while (this.body.children.length + fresh.length > end) this.body.lastChild.remove();
     this.body.append(...fresh);
     this.settle();
+    this.onChange();
   }
   line(line, node) {
     const [stream, spans] = typeof line === "string" ? ["stdout", [["", line]]] : line;
@@ -188,7 +196,7 @@ class Log {
     this.marker.hidden = this.first === 0;
     this.box.hidden = !this.lines.length;
     this.empty.hidden = this.lines.length > 0;
-    if (this.following) this.box.scrollTop = this.box.scrollHeight;
+    this.stay();
   }
   text() {
     return [...this.body.children].map((node) => node.textContent.replace("\u200b", "")).join("\n");
@@ -208,11 +216,11 @@ class RunPanel {
     this.warnings = untrusted("div", "anb-warnings");
     this.facts = new Facts("");
     this.params = new Facts("anb-params");
-    this.log = new Log();
+    this.log = new Log(() => this.paint());
     this.copyButton = button("anb-quiet", "Copy output", () => this.copy());
     this.cancelButton = button("anb-cancel", "Cancel", () => view.cancel([this.run.id]));
     const tools = el("span", "anb-tools", this.copyButton, ...(withHeader ? [this.cancelButton] : []));
-    const header = el("header", "anb-head", this.pill.node, this.name, this.kind, this.elapsed, tools);
+    const header = el("header", "anb-head", el("span", "anb-title", this.pill.node, this.name, this.kind, this.elapsed), tools);
     if (!withHeader) header.replaceChildren(this.command, tools);
     const rest = withHeader ? [this.command] : [];
     this.node = el("div", "anb-run", header, ...rest, this.error, this.warnings, this.facts.node, this.params.node, this.log.node);
@@ -220,6 +228,7 @@ class RunPanel {
   set(run) {
     this.run = run;
     setText(this.name, run.name);
+    this.name.title = run.name;
     setText(this.kind, run.kind);
     setText(this.command, run.command);
     this.command.title = run.command;
@@ -238,6 +247,7 @@ class RunPanel {
     const asked = this.view.asked(this.run);
     this.pill.set(this.run, asked);
     paintCancel(this.cancelButton, this.run, asked, "Cancel");
+    this.copyButton.classList.toggle("anb-over", !this.log.lines.length);
     this.tick();
   }
   tick() {
@@ -334,7 +344,8 @@ class GroupPanel {
     this.scroller = el("div", "anb-scroll", this.table);
     this.empty = el("div", "anb-empty", "No runs yet. Launch one and it appears here.");
     this.more = el("div", "anb-marker");
-    const header = el("header", "anb-head", this.pill.node, this.name, this.kind, this.progressText, el("span", "anb-tools", this.cancelButton));
+    const title = el("span", "anb-title", this.pill.node, this.name, this.kind, this.progressText);
+    const header = el("header", "anb-head", title, el("span", "anb-tools", this.cancelButton));
     const counts = el("div", "anb-counts", this.chips, this.facts.node);
     this.node = el("div", "anb-group", header, this.bar, counts, this.empty, this.scroller, this.more);
     this.detail = new RunPanel(view, false);
@@ -351,8 +362,9 @@ class GroupPanel {
   setHead(head) {
     this.head = head;
     setText(this.name, head.name);
+    this.name.title = head.name;
     setText(this.kind, head.kind);
-    setText(this.progressText, `${head.ended} / ${head.total}`);
+    setText(this.progressText, head.total ? `${head.ended} / ${head.total}` : "");
     this.bar.setAttribute("aria-valuemax", String(head.total));
     this.bar.setAttribute("aria-valuenow", String(head.ended));
     this.bar.setAttribute("aria-valuetext", `${head.ended} of ${head.total} runs ended`);
@@ -536,10 +548,12 @@ class View {
       setText(detail.log.empty, "Loading…");
     }
     this.panel.paint();
+    if (row) this.panel.detailRow.scrollIntoView({ block: "nearest" });
     this.model.send({ type: "open", run: this.opened });
   }
   remove() {
     clearInterval(this.timer);
+    this.runPanel.log.observer.disconnect();
     this.node.remove();
   }
 }

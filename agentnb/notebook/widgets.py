@@ -218,7 +218,7 @@ class Picture:
         return {key: part for key, part in (("rows", changed), ("gone", gone)) if part}
 
 
-class RunView(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget's base class, ipywidgets.DOMWidget, is untyped
+class RunView(anywidget.AnyWidget):
     """The front end's half of a view. Only the loop thread speaks through it once it is shown; clicks may come on any thread."""
 
     _esm = asset("view.js")
@@ -235,7 +235,7 @@ class RunView(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget's base cl
         # ipykernel 7.4 sends a click to the shell that last published here, which a blocking cell keeps busy; without this
         # method it goes to the shell that the front end asked for.
         if hasattr(self.comm, "_reply_subshell_for"):
-            self.comm._reply_subshell_for = None
+            self.comm._reply_subshell_for = None  # noqa: SLF001 - there is no public way; guarded, for it may go
 
     def sync(self) -> int:
         """Send the whole picture; how many characters that is."""
@@ -244,7 +244,7 @@ class RunView(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget's base cl
 
 
 class LiveView:
-    """Keeps one widget true to its source. Made on the cell's thread; after that only `flush`, `finish` and `act` run, on the loop thread."""
+    """Keeps one widget true to its source. Made on the cell's thread; then the loop thread alone calls `flush`, `act` and `finish`."""
 
     def __init__(self, source: ViewSource, note: str, on_click: Callable[[Mapping[str, Any]], None]) -> None:
         """Make the widget; nothing is displayed yet."""
@@ -295,5 +295,3 @@ class LiveView:
         self._picture.unwatch()
         with contextlib.suppress(Exception):  # the kernel may be going down
             self.widget.close()
-
-

@@ -35,7 +35,7 @@ class Child:
         payload = os.memfd_create("payload")
         os.write(payload, b64decode(work["payload"]))
         reading, writing = os.pipe()
-        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed in wait
         env = dict(options.pop("env", os.environ)) | {"AGENTNB_PAYLOAD_FD": str(payload), "AGENTNB_CHANNEL_FD": str(writing)}
         process = subprocess.Popen(
             work["argv"],

@@ -46,7 +46,11 @@ def test_messages_name_the_template() -> None:
 
 
 def test_a_local_model_takes_options_that_it_does_not_set_itself_from_parameters() -> None:
-    row = pd.DataFrame({"prompt": ["Say hi"], "temperature": [0.9], "seed": [7], "max_tokens": [5.0], "top_p": [float("nan")]}).iloc[0].to_dict()
+    row = (
+        pd.DataFrame({"prompt": ["Say hi"], "temperature": [0.9], "seed": [7], "max_tokens": [5.0], "top_p": [float("nan")]})
+        .iloc[0]
+        .to_dict()
+    )
     filled = fill(LocalModel(temperature=0.1), row)
     assert isinstance(filled, LocalModel)
     assert (filled.prompt, filled.temperature, filled.seed, filled.max_tokens, filled.top_p) == ("Say hi", 0.1, 7, 5, 0.95)

@@ -81,8 +81,11 @@ def test_common_values_become_the_json_one_expects(value: object, data: object) 
     assert json.loads(json.dumps(found, allow_nan=False)) == data
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner)))  # fmt: skip
+TEXT = st.text(st.characters(codec="utf-8"))
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+
+
+@given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
 def test_json_data_stays_what_it_is(value: object) -> None:
     assert jsonable(value, "it") == value
 
@@ -117,5 +120,8 @@ def test_a_list_that_contains_itself_is_refused() -> None:
 
 def test_the_child_modules_import_nothing_heavy() -> None:
     code = "import sys, agentnb.agents.python_child, agentnb.agents.local_child; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pandas", "numpy", "pydantic", "inspect", "dataclasses", "asyncio", "typing_extensions", "xllamacpp", "cloudpickle"} & set(loaded)
+    home = pathlib.Path(__file__).parents[2]
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pandas", "numpy", "pydantic", "inspect", "dataclasses", "asyncio", "typing_extensions", "xllamacpp", "cloudpickle"} & set(
+        loaded
+    )

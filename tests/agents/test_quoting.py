@@ -21,14 +21,14 @@ NASTY = TEXTS | st.text(alphabet="'\"\\$`(){}[]<>|&;#!~*?=%@^\n\t -aEOF0", max_s
 SAFE_PLACES = [
     "printf %s. {{x}}",
     "printf %s. {{x}};true",
-    "v={{x}}; printf %s. \"$v\"",
-    "printf %s. \"$(printf %s. {{x}})\"",
+    'v={{x}}; printf %s. "$v"',
+    'printf %s. "$(printf %s. {{x}})"',
     "printf %s. 'a b' \"c $HOME\" >/dev/null; printf %s. {{x}} # it's a comment",
     "if true; then (printf %s. {{x}}); fi",
     "# it's \"only` a comment\nprintf %s. {{x}}",
     "printf %s. a\\ b\\' >/dev/null;printf %s. {{x}}",
-    "for i in {{x}}; do printf %s. \"$i\"; done",
-    "f() { printf %s. \"$1\"; }; f {{x}}",
+    'for i in {{x}}; do printf %s. "$i"; done',
+    'f() { printf %s. "$1"; }; f {{x}}',
     "case {{x}} in *) printf %s. {{x}};; esac",
     "{% if x or not x %}printf %s. {{x}}{% endif %}",
     "{% for y in [x] %}printf %s. {{y}}{% endfor %}",
@@ -36,10 +36,14 @@ SAFE_PLACES = [
 ]
 
 #: Pieces of shell, harmless in any order.
-PIECES = ["{{x}}", "v=(", "{{x}}", "echo ", " ", "'", '"', "$(", ")", "(", "((", "))", "$((", "${v:-", "${v}", "}", "#", "\n", "`", "\\", "$", "case a in a) ",
-          ";; esac", "<<E", "<<<", "\nE\n", ";", "v=", "$'", "$[", "]", "a", "\\\n", "{ ", "; }", "if true; then ", "; fi", "[[ ", " ]]"]  # fmt: skip
-ATTACKS = ["$(touch hit)", "`touch hit`", "\ntouch hit\n", "\nE\ntouch hit\n", '";touch hit;"', "';touch hit;'", "\\';touch hit;#", ");touch hit;(",
-           "};touch hit;{", "))\ntouch hit\n((", "x[$(touch hit)]", "'\"`;touch hit;`\"'", "\\\n';touch hit\n#"]  # fmt: skip
+# fmt: off
+PIECES = ["{{x}}", "v=(", "{{x}}", "echo ", " ", "'", '"',
+          "$(", ")", "(", "((", "))", "$((", "${v:-", "${v}", "}", "#", "\n", "`", "\\", "$", "case a in a) ",
+          ";; esac", "<<E", "<<<", "\nE\n", ";", "v=", "$'", "$[", "]", "a", "\\\n", "{ ", "; }", "if true; then ", "; fi", "[[ ", " ]]"]
+ATTACKS = ["$(touch hit)", "`touch hit`", "\ntouch hit\n", "\nE\ntouch hit\n", '";touch hit;"', "';touch hit;'",
+           "\\';touch hit;#", ");touch hit;(",
+           "};touch hit;{", "))\ntouch hit\n((", "x[$(touch hit)]", "'\"`;touch hit;`\"'", "\\\n';touch hit\n#"]
+# fmt: on
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -16,7 +16,15 @@ def text(template: str, **params: object) -> str:
 
 @pytest.mark.parametrize(
     "line",
-    ["${x} ${#x} ${x%%y} ${x#y}", "awk '{print $1}' f", "awk '{if(x){print}}'", "echo $((1+2))", "curl -w '%{http_code}' u", "a {} b } }} #}", "# {# x"],
+    [
+        "${x} ${#x} ${x%%y} ${x#y}",
+        "awk '{print $1}' f",
+        "awk '{if(x){print}}'",
+        "echo $((1+2))",
+        "curl -w '%{http_code}' u",
+        "a {} b } }} #}",
+        "# {# x",
+    ],
 )
 @pytest.mark.parametrize("shell", [True, False])
 def test_shell_and_awk_syntax_passes_untouched(line: str, shell: bool) -> None:
@@ -60,7 +68,9 @@ def test_values_are_never_expanded_again(value: str) -> None:
     assert render("a {{x}} b", params, shell=False, what="t") == f"a {params['x']} b"
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
 def test_exactly_one_template_keeps_the_value_and_its_type(value: object) -> None:
     assert render_value("{{ x }}", {"x": value}) is value
     assert render_value("{{ y.x }}", {"y": {"x": value}}) is value
@@ -109,7 +119,12 @@ def test_whatever_is_wrong_with_a_template_is_a_template_error(template: str, sh
 
 @pytest.mark.parametrize(
     "template",
-    ["{% set y %}{{x}}{% endset %}{{y}}", "{% filter upper %}{{x}}{% endfilter %}", "{% macro m() %}{{x}}{% endmacro %}{{m()}}", "{% for a in [x] recursive %}{{a}}{% endfor %}"],
+    [
+        "{% set y %}{{x}}{% endset %}{{y}}",
+        "{% filter upper %}{{x}}{% endfilter %}",
+        "{% macro m() %}{{x}}{% endmacro %}{{m()}}",
+        "{% for a in [x] recursive %}{{a}}{% endfor %}",
+    ],
 )
 def test_blocks_that_capture_output_work_in_text_and_are_refused_in_shell_lines(template: str) -> None:
     assert text(template, x="a b").lower() == "a b"

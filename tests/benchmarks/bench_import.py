@@ -1,4 +1,4 @@
-"""What `import agentnb` costs: CPU milliseconds in a bare interpreter and inside a Jupyter kernel, against their limits.
+"""What `import agentnb` and `agentnb --version` cost: CPU milliseconds more than without, against their limits.
 
 Both sides of a pair (with and without the import) run round by round, the first side alternating; a figure is the median of
 the per-round differences. Prints one JSON line. Usage: python tests/benchmarks/bench_import.py [ROUNDS]
@@ -11,11 +11,13 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_BARE_MS = 30.0
 LIMIT_KERNEL_MS = 10.0
+LIMIT_COMMAND_MS = 60.0
 #: What a kernel has loaded before the first cell runs.
 KERNEL = "import ipykernel.ipkernel, ipykernel.kernelapp, IPython.core.interactiveshell"
 
@@ -23,7 +25,7 @@ KERNEL = "import ipykernel.ipkernel, ipykernel.kernelapp, IPython.core.interacti
 def child_cpu_ms(code: str) -> float:
     """CPU time of a whole interpreter that runs `code`, user and system."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return 1000 * (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
@@ -34,26 +36,30 @@ def in_kernel_ms(code: str) -> float:
     return float(subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
-def paired(measure: object, rounds: int) -> dict[str, float]:
-    """Medians of `measure("pass")`, of the import, and of their difference, interleaved."""
-    assert callable(measure)
+def paired(measure: Callable[[str], float], code: str, rounds: int) -> dict[str, float]:
+    """Medians of `measure` without `code`, with it, and of their difference, interleaved."""
     without: list[float] = []
-    with_import: list[float] = []
+    with_it: list[float] = []
     for turn in range(rounds):
-        for code, into in [("pass", without), ("import agentnb", with_import)][:: 1 if turn % 2 else -1]:
-            into.append(measure(code))
-    more = statistics.median(b - a for a, b in zip(without, with_import, strict=True))
-    return {"base_ms": round(statistics.median(without), 2), "with_ms": round(statistics.median(with_import), 2), "more_ms": round(more, 2)}
+        for text, into in [("pass", without), (code, with_it)][:: 1 if turn % 2 else -1]:
+            into.append(measure(text))
+    more = statistics.median(b - a for a, b in zip(without, with_it, strict=True))
+    return {"base_ms": round(statistics.median(without), 2), "with_ms": round(statistics.median(with_it), 2), "more_ms": round(more, 2)}
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 11
-    measure = {"bare": (child_cpu_ms, LIMIT_BARE_MS), "kernel": (in_kernel_ms, LIMIT_KERNEL_MS)}
-    measure["bare"][0]("import agentnb")  # byte code is compiled once, before the first round
+    version = "from agentnb.cli import main; main(['--version'])"
+    cases: dict[str, tuple[Callable[[str], float], str, float]] = {
+        "bare": (child_cpu_ms, "import agentnb", LIMIT_BARE_MS),
+        "kernel": (in_kernel_ms, "import agentnb", LIMIT_KERNEL_MS),
+        "command": (child_cpu_ms, version, LIMIT_COMMAND_MS),
+    }
+    child_cpu_ms(version)  # byte code is compiled once, before the first round
     figures = {}
-    for place, (function, limit) in measure.items():
-        figures[place] = paired(function, rounds) | {"limit_ms": limit}
-        figures[place]["ratio"] = round(figures[place]["more_ms"] / limit, 3)
+    for case, (measure, code, limit) in cases.items():
+        figures[case] = paired(measure, code, rounds) | {"limit_ms": limit}
+        figures[case]["ratio"] = round(figures[case]["more_ms"] / limit, 3)
     print(json.dumps({"bench": "import", "rounds": rounds, "ok": all(f["ratio"] <= 1 for f in figures.values())} | figures))
 
 

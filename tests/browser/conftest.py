@@ -72,8 +72,15 @@ class Lab:
         """Write a notebook with these code cells; its name."""
         self.opened += 1
         name = f"n{self.opened}.ipynb"
-        code = [
-            {"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": textwrap.dedent(cell).strip(), "outputs": [], "execution_count": None}
+        code: list[Any] = [
+            {
+                "cell_type": "code",
+                "id": f"c{i}",
+                "metadata": {},
+                "source": textwrap.dedent(cell).strip(),
+                "outputs": [],
+                "execution_count": None,
+            }
             for i, cell in enumerate(cells)
         ]
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -101,6 +108,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folders = {name: base / name for name in ("home", "config", "data", "runtime", "ipython", "settings", "workspaces", "work")}
     for folder in folders.values():
         folder.mkdir()
+    apputils = folders["settings"] / "@jupyterlab/apputils-extension"
+    apputils.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (apputils / "notification.jupyterlab-settings").write_text(json.dumps(quiet), encoding="utf-8")
     env = {key: text for key, text in os.environ.items() if not key.startswith(("JUPYTER", "IPYTHON", "AGENTNB", "COV_"))} | {
         "HOME": str(folders["home"]),
         "JUPYTER_CONFIG_DIR": str(folders["config"]),

@@ -13,11 +13,12 @@ from tests.browser.conftest import FAKE_SOURCE, Open, wait_until
 pytestmark = pytest.mark.browser
 
 SETUP = FAKE_SOURCE + "\nfrom agentnb.notebook.display import show\nloop = ThreadLoop()\n"
+LINES = "for i in range(100): source.emit('run-0', f'line {i}\\n')"
 RUN = "source = FakeSource(a_run())\nshow(source, loop)"
 
 
 def test_a_live_run_shows_its_output_as_it_comes_and_follows_the_end(open_book: Open) -> None:
-    book = open_book(SETUP + RUN, "for i in range(100): source.emit('run-0', f'line {i}\\n')", "source.emit('run-0', 'the end\\n', 'stderr')")
+    book = open_book(SETUP + RUN, LINES, "source.emit('run-0', 'the end\\n', 'stderr')")
     book.run(0)
     view = book.output(0).locator(".anb")
     expect(view.locator(".anb-pill")).to_contain_text("running")
@@ -34,7 +35,7 @@ def test_a_live_run_shows_its_output_as_it_comes_and_follows_the_end(open_book: 
 
 def test_scrolling_up_stops_following_and_jump_to_end_takes_it_up_again(open_book: Open) -> None:
     more = "for i in range(100, 150): source.emit('run-0', f'line {i}\\n')"
-    book = open_book(SETUP + RUN + "\nfor i in range(100): source.emit('run-0', f'line {i}\\n')", more)
+    book = open_book(SETUP + RUN + "\n" + LINES, more)
     book.run(0)
     log = book.output(0).get_by_role("log")
     expect(log).to_contain_text("line 99")
@@ -49,15 +50,18 @@ def test_scrolling_up_stops_following_and_jump_to_end_takes_it_up_again(open_boo
     expect(jump).to_be_hidden()
 
 
-@pytest.mark.parametrize(
-    ("form", "waiting"),
-    [
-        ("blocks", "import time\nend = time.time() + 12\nwhile time.time() < end and not source.cancels: time.sleep(0.05)"),
-        ("awaits", "import asyncio, time\nend = time.time() + 12\nwhile time.time() < end and not source.cancels: await asyncio.sleep(0.05)"),
-    ],
-)
-def test_a_click_on_cancel_reaches_the_source_at_once_while_a_cell_waits(open_book: Open, form: str, waiting: str) -> None:
-    book = open_book(SETUP + RUN, "print('waiting', flush=True)\n" + waiting + "\nprint('cancelled after', source.cancels)")
+WAITING = """
+import asyncio, time
+end = time.time() + 12
+while time.time() < end and not source.cancels:
+    {wait}(0.05)
+print('cancelled after', source.cancels)
+"""
+
+
+@pytest.mark.parametrize("wait", ["time.sleep", "await asyncio.sleep"], ids=["blocks", "awaits"])
+def test_a_click_on_cancel_reaches_the_source_at_once_while_a_cell_waits(open_book: Open, wait: str) -> None:
+    book = open_book(SETUP + RUN, "print('waiting', flush=True)" + WAITING.format(wait=wait))
     book.run(0)
     expect(book.output(0).locator(".anb")).to_be_visible()
     book.run(1)
@@ -116,3 +120,52 @@ def test_a_group_of_200_is_patched_row_by_row_and_opens_a_log(open_book: Open) -
     view.get_by_role("button", name="Cancel job-9", exact=True).click()
     expect(view.locator(".anb-row").nth(9).locator(".anb-pill")).to_contain_text("cancelling")
     assert book.errors == []
+
+
+def test_hostile_text_stays_text_in_the_live_view_and_in_the_static_one(open_book: Open) -> None:
+    hostile = r"""
+    bad = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b]8;;javascript:alert(3)\x1b\\click\x1b]8;;\x1b\\ \u202egnp"
+    source = FakeSource(a_run(name=bad, command=bad, error=bad, params={bad: bad}, warnings=[bad]))
+    source.emit('run-0', bad + '\n')
+    show(source, loop)
+    group = a_group(a_run(1, name=bad, params={'x': bad}, error=bad))
+    show(group, loop)
+    """
+    book = open_book(SETUP, hostile, "source.update('run-0', status='failed')\ngroup.update('run-1', status='failed')")
+    dialogs: list[str] = []
+    book.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    book.run(0)
+    book.run(1)
+    views = book.output(1).locator(".anb")
+    expect(views).to_have_count(2)
+    expect(views.first.get_by_role("log")).to_contain_text("onerror=alert(1)")
+    expect(views.first.get_by_role("log")).to_contain_text("[U+202E]gnp")
+    assert book.output(1).locator(".anb :is(img, script, a, iframe, svg)").count() == 0
+    book.run(2)
+    static = book.output(1).locator(".anb-s")
+    expect(static).to_have_count(2)
+    assert static.locator("img, script, a, iframe, svg").count() == 0
+    assert dialogs == []
+    assert book.errors == []
+
+
+def test_a_click_that_nobody_answers_says_how_to_cancel(open_book: Open) -> None:
+    deaf = "source.request_cancel = lambda run_ids: source.cancels.append(run_ids)"
+    book = open_book(SETUP + RUN, deaf)
+    book.run(0)
+    book.run(1)
+    book.idle()
+    view = book.output(0).locator(".anb")
+    view.get_by_role("button", name="Cancel", exact=True).click()
+    expect(view.locator(".anb-note")).to_contain_text("stop button")
+    expect(view.get_by_role("status")).to_have_text("job-0: cancelling")
+
+
+def test_copy_output_puts_the_shown_text_on_the_clipboard(open_book: Open) -> None:
+    book = open_book(SETUP + RUN + "\nsource.emit('run-0', 'one\\n\\n\\x1b[31mthree\\x1b[0m')")
+    book.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    book.run(0)
+    expect(book.output(0).get_by_role("log")).to_contain_text("three")
+    book.output(0).get_by_role("button", name="Copy output").click()
+    expect(book.output(0).get_by_role("button", name="Copied")).to_be_visible()
+    assert book.page.evaluate("navigator.clipboard.readText()") == "one\n\nthree"

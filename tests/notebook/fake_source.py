@@ -23,10 +23,10 @@ class ThreadLoop:
         self.thread = threading.Thread(target=self.loop.run_forever, name="test-loop", daemon=True)
         self.thread.start()
 
-    def call_soon(self, fn: Callable[..., None], *args: Any) -> None:
+    def call_soon(self, fn: Callable[..., object], *args: Any) -> None:
         self.loop.call_soon_threadsafe(fn, *args)
 
-    def call_later(self, delay_s: float, fn: Callable[..., None], *args: Any) -> None:
+    def call_later(self, delay_s: float, fn: Callable[..., object], *args: Any) -> None:
         assert threading.current_thread() is self.thread
         self.loop.call_later(delay_s, fn, *args)
 

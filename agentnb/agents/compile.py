@@ -1,0 +1,192 @@
+"""A validated spec and config become the engine's Work: plain data that needs no more checking."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentnb.agents.local import local_work
+from agentnb.agents.python import check_call, is_async, python_work
+from agentnb.commands import AnySpec, Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Secret, Shell, Test
+from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
+from agentnb.errors import ConfigError, InvalidLimits
+from agentnb.states import TargetKind
+
+DEFAULT_GRACE_S = 5.0
+#: Limits that this version enforces.
+ENFORCED = ("max_output_bytes",)
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """What a run is of, for the record: kind, a line for people, the spec as JSON data."""
+
+    kind: TargetKind
+    display: str
+    spec: dict[str, Any]
+
+
+def target_of(spec: AnySpec) -> Target:
+    """The record's view of a spec."""
+    if isinstance(spec, Python):
+        function = spec.function
+        data: dict[str, Any] = {"type": "python", "function": f"{function.__module__}.{getattr(function, '__qualname__', function)}"}
+        return Target(TargetKind.PYTHON, spec.display, data)
+    data = {name: _plain(value) for name in type(spec).model_fields if (value := getattr(spec, name)) is not None}
+    return Target(TargetKind(spec.type), spec.display, data)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: "***" if isinstance(item, Secret) else _plain(item) for name, item in value.items()}
+    return value
+
+
+def compile_work(spec: AnySpec, config: ExecutionConfig, *, env_id: int, params: Mapping[str, Any], run_id: str) -> Work:
+    """The Work of one run. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work here."""
+    cwd = _folder(config.working_dir or getattr(spec, "working_dir", None))
+    env, secrets = _environment(getattr(spec, "env", {}) | config.env)
+    work: Work = {
+        "kind": "process",
+        "argv": [],
+        "cwd": cwd,
+        "env_id": env_id,
+        "env": env,
+        "secrets": secrets,
+        "stdin": config.stdin,
+        "capture": (config.capture or Capture.BOTH).value,
+        "timeout_s": config.timeout,
+        "grace_s": DEFAULT_GRACE_S if config.grace is None else config.grace,
+        "expected_exit_code": 0,
+    }
+    check = _check(config)
+    match spec:
+        case Shell():
+            work["argv"] = _shell(spec.shell, spec.command)
+        case Command():
+            work["argv"] = list(spec.argv)
+        case Test():
+            work["argv"] = _shell("sh", spec.command)
+            work["expected_exit_code"] = spec.expected_exit_code
+            if spec.validation_script is not None:
+                if "script" in check:
+                    raise ConfigError("validation_script and validation.script are both given; give one of them")
+                check["script"] = _shell("sh", spec.validation_script)
+        case LocalModel():
+            work |= local_work(spec)  # type: ignore[typeddict-item]
+        case Python():
+            _python(spec, work, params, run_id)
+    if check:
+        work["check"] = check
+    _options(work, config, cwd)
+    return work
+
+
+def _python(spec: Python, work: Work, params: Mapping[str, Any], run_id: str) -> None:
+    if is_async(spec.function):
+        check_call(spec)
+        if work["stdin"] is not None:
+            raise ConfigError("stdin: an `async def` agent runs in the notebook's process and has no stdin; pass arguments instead")
+        if work["env"]:
+            raise ConfigError(
+                "env: an `async def` agent runs in the notebook's process and sees its environment; write it as `def` or pass arguments"
+            )
+        work["kind"] = "hosted"
+    else:
+        work |= python_work(spec, run_id=run_id, params=params)  # type: ignore[typeddict-item]
+
+
+def _options(work: Work, config: ExecutionConfig, cwd: str) -> None:
+    if config.retry is not None:
+        retry = config.retry
+        work["retry"] = RetryPlan(
+            max_attempts=retry.max_attempts,
+            strategy=retry.strategy,
+            initial_delay=retry.initial_delay,
+            max_delay=retry.max_delay,
+            jitter=retry.jitter,
+            on_exit_codes=list(retry.on_exit_codes),
+        )
+    if config.limits is not None:
+        work["limits"] = _limits(config.limits)
+    if config.artifacts:
+        work["artifacts"] = list(config.artifacts)
+    handlers = [(when, getattr(config, when)) for when in ("on_success", "on_failure", "cleanup")]
+    if plans := [_handler(when, spec, work, cwd) for when, spec in handlers if spec is not None]:
+        work["handlers"] = plans
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    given = {name: value for name in Limits.model_fields if (value := getattr(limits, name)) is not None}
+    if refused := sorted(set(given) - set(ENFORCED)):
+        raise InvalidLimits(
+            f"limits: {', '.join(refused)} cannot be enforced by this version; enforced: {', '.join(ENFORCED)}. "
+            "For the others start the command under `prlimit` or `systemd-run --scope -p MemoryMax=...`"
+        )
+    return given
+
+
+def _handler(when: Any, spec: Handler, work: Work, cwd: str) -> HandlerPlan:
+    env, secrets = _environment(spec.env)
+    work["secrets"] += secrets
+    argv = _shell(spec.shell, spec.command) if isinstance(spec, Shell) else list(spec.argv)
+    folder = _folder(spec.working_dir) if spec.working_dir else cwd
+    return HandlerPlan(when=when, argv=argv, display=spec.display, cwd=folder, env=work["env"] | env)
+
+
+def _check(config: ExecutionConfig) -> CheckPlan:
+    check = CheckPlan()
+    if (wanted := config.validation) is not None:
+        for name in ("expected_pattern", "json_schema"):
+            if (value := getattr(wanted, name)) is not None:
+                check[name] = value  # type: ignore[literal-required]
+        if wanted.forbidden_patterns:
+            check["forbidden_patterns"] = list(wanted.forbidden_patterns)
+        if wanted.script is not None:
+            check["script"] = _shell("sh", wanted.script)
+        if not check:
+            raise ConfigError("validation: it checks nothing; give expected_pattern, forbidden_patterns, json_schema or script")
+        check["streams"] = list(wanted.streams)
+        _check_streams(check, (config.capture or Capture.BOTH).value)
+    return check
+
+
+def _check_streams(check: CheckPlan, capture: str) -> None:
+    kept = {"stdout", "stderr"} if capture in {"both", "structured"} else {capture}
+    needed = set(check["streams"]) if check.get("expected_pattern") or check.get("forbidden_patterns") else set()
+    needed |= {"stdout"} if check.get("json_schema") or check.get("script") else set()
+    if lacking := sorted(needed - kept):
+        raise ConfigError(f"validation needs {' and '.join(lacking)}, but capture={capture!r} does not keep it; use capture='both'")
+
+
+def _shell(shell: str, command: str) -> list[str]:
+    words = shell.split()
+    if not words:
+        raise ConfigError("shell: it is empty; write the shell's program, such as 'bash'")
+    return [*words, "-c", command]
+
+
+def _folder(given: str | Path | None) -> str:
+    try:
+        here = os.getcwd()  # noqa: PTH109 - pathlib would do the same, slower, for each launch
+    except FileNotFoundError:
+        raise ConfigError("the current directory of the notebook was deleted; os.chdir(...) to another one, or give working_dir") from None
+    if given is None:
+        return here
+    folder = os.path.join(here, os.path.expanduser(given))  # noqa: PTH118, PTH111
+    if not os.path.isdir(folder):  # noqa: PTH112
+        what = "is no directory" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
+        raise ConfigError(f"working_dir: {folder!r} {what}; create it or give another one")
+    return os.path.normpath(folder)
+
+
+def _environment(env: Mapping[str, str | Secret]) -> tuple[dict[str, str], list[str]]:
+    plain = {name: value.reveal() if isinstance(value, Secret) else value for name, value in env.items()}
+    return plain, [value.reveal() for value in env.values() if isinstance(value, Secret)]

@@ -1,0 +1,51 @@
+"""Grids of parameters, and what else can be mapped over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agentnb.agents.jsonable import jsonable
+from agentnb.errors import ConfigError
+
+
+def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of the given values, as a list of dicts; the last axis varies fastest.
+
+    ``grid(seconds=[0.1, 0.2], word=["a", "b c"])`` has four points. Raises ConfigError for an axis that is empty or is one
+    text or one value instead of several.
+    """
+    if not axes:
+        raise ConfigError("grid: it has no axes; write grid(seconds=[0.1, 0.2], word=['a', 'b'])")
+    values = {name: _axis(name, axis) for name, axis in axes.items()}
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+def _axis(name: str, axis: Iterable[Any]) -> list[Any]:
+    if isinstance(axis, str | bytes | Mapping) or not isinstance(axis, Iterable):
+        raise ConfigError(f"grid: {name}={axis!r} is one value; write a list, {name}=[{axis!r}]")
+    values = list(axis)
+    if not values:
+        raise ConfigError(f"grid: {name} has no values, so the grid would be empty")
+    return values
+
+
+def points(items: Any) -> list[dict[str, Any]]:
+    """The rows of a DataFrame, or the mappings of any iterable, as dicts of JSON data with text keys.
+
+    Raises ConfigError for what is neither, for an empty one, and for a value that is no JSON data (which one, and where).
+    """
+    rows = items.to_dict("records") if hasattr(items, "to_dict") and hasattr(items, "columns") else items
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise ConfigError(f"map: {type(items).__name__} cannot be mapped over; give a list of dicts, nb.grid(...) or a DataFrame")
+    found = [_point(number, row) for number, row in enumerate(rows)]
+    if not found:
+        raise ConfigError("map: there is nothing to map over: it has no rows")
+    return found
+
+
+def _point(number: int, row: Any) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"map: item {number} is a {type(row).__name__}, not a mapping; write {{'name': value}}")
+    return {str(name): jsonable(value, f"map: item {number}, {name!r}") for name, value in row.items()}

@@ -1,0 +1,134 @@
+"""Groups of runs: what a map returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from agentnb.commands import CommandResult
+from agentnb.notebook import loop as loops
+from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, cancel_all, wait_all
+from agentnb.notebook.snapshot import GroupSnapshot
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RunGroup:
+    """Runs that were launched together, in the order of their points; a sequence of RunHandle.
+
+    As a cell's last line it shows itself live; ``wait()`` blocks until all have ended, ``await group`` awaits them.
+    """
+
+    def __init__(self, group_id: str, name: str, runs: list[RunHandle], root: Path, base: pd.DataFrame | None, rows: list[int]) -> None:
+        """Made by Session.map. `base`: the DataFrame that was mapped over; `rows[i]`: which of its rows run i came from."""
+        self.id = group_id
+        self.name = name
+        self._runs = runs
+        self._root = root
+        self._base = base
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """How many runs."""
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[RunHandle]:
+        """The runs in order."""
+        return iter(self._runs)
+
+    @overload
+    def __getitem__(self, index: int) -> RunHandle: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[RunHandle]: ...
+
+    def __getitem__(self, index: int | slice) -> RunHandle | list[RunHandle]:
+        """A run, or a list of runs for a slice."""
+        return self._runs[index]
+
+    @property
+    def done(self) -> bool:
+        """Whether all have ended."""
+        return all(run.done for run in self._runs)
+
+    @property
+    def results(self) -> list[CommandResult | None]:
+        """The results in order; None for a run that has not ended."""
+        return [run.result for run in self._runs]
+
+    def counts(self) -> dict[str, int]:
+        """How many runs have each status."""
+        return self.snapshot().counts
+
+    def wait(self, timeout: float | None = None, *, on_interrupt: OnInterrupt = "cancel") -> RunGroup:
+        """Block until all have ended and return the group; timeout and interrupts as in RunHandle.wait, for all of them."""
+        loops.refuse_to_block("wait()")
+        wait_all(self._runs, timeout, on_interrupt)
+        return self
+
+    def __await__(self) -> Generator[Any, None, RunGroup]:
+        """``await group``: as `wait`."""
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> RunGroup:
+        await await_all(self._runs)
+        return self
+
+    def cancel(self, reason: str = "cancelled by the user") -> None:
+        """Ask for the end of all that have not ended; returns at once."""
+        cancel_all(self._runs, reason)
+
+    def raise_for_status(self) -> RunGroup:
+        """Return the group if every run completed; else raise what the first other run's result raises."""
+        for run in self._runs:
+            if run.result is None:
+                raise RuntimeError(f"run {run.name!r} has not ended; wait for the group first")
+            run.result.raise_for_status()
+        return self
+
+    def df(self) -> pd.DataFrame:
+        """One row per run, in order, parameters as columns ``param.x``; mapped over a DataFrame, its columns stand beside them."""
+        from agentnb.history import frames
+        from agentnb.notebook.session import settle
+
+        settle()
+        return frames.group_df(self._root, [run.id for run in self._runs], self._base, rows=self._rows if self._base is not None else None)
+
+    def snapshot(self) -> GroupSnapshot:
+        """Its state now, as views show it."""
+        return GroupSnapshot(self.id, self.name, "group", [run.snapshot() for run in self._runs])
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, on any thread, when all have ended."""
+        call_after_all(self._runs, callback)
+
+    def _ipython_display_(self) -> None:
+        from agentnb.notebook.display import show
+        from agentnb.notebook.sources import RunsSource
+
+        show(RunsSource(lambda: self._runs, self.snapshot, self.cancel, self.when_done), loops.engine_loop())
+
+    def __repr__(self) -> str:
+        """One line: name and counts."""
+        return f"<RunGroup {self.name!r} of {len(self._runs)}: {', '.join(f'{n} {status}' for status, n in self.counts().items())}>"
+
+
+def call_after_all(runs: list[RunHandle], callback: Callable[[], None]) -> None:
+    """Call `callback` once all of `runs` have ended; at once if they have."""
+    import threading
+
+    lock, left = threading.Lock(), [len(runs) or 1]
+
+    def one_ended() -> None:
+        with lock:
+            left[0] -= 1
+            last = left[0] == 0
+        if last:
+            callback()
+
+    if not runs:
+        one_ended()
+    for run in runs:
+        run.when_done(one_ended)

@@ -1,0 +1,89 @@
+"""What views look at: runs, groups and sessions behind one protocol (display.ViewSource)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agentnb.notebook.handles import RunHandle, cancel_all
+from agentnb.notebook.snapshot import Segment, Snapshot
+
+
+class RunSource:
+    """One run."""
+
+    def __init__(self, run: RunHandle) -> None:
+        """Look at `run`."""
+        self._run = run
+
+    def snapshot(self) -> Snapshot:
+        """Its state now."""
+        return self._run.snapshot()
+
+    def version(self) -> int:
+        """Rises with each change."""
+        return self._run.version
+
+    def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
+        """Its live output after piece `seq`."""
+        return self._run.output_since(seq) if run_id == self._run.id else (seq, [], False)
+
+    def watch(self, run_ids: list[str], on: bool) -> None:  # noqa: FBT001 - the protocol of display.ViewSource
+        """Ask for live output, or no longer."""
+        if self._run.id in run_ids:
+            self._run.watch(on=on)
+
+    def request_cancel(self, run_ids: list[str] | None) -> None:
+        """Ask for its end."""
+        if run_ids is None or self._run.id in run_ids:
+            self._run.cancel("cancelled in its view")
+
+    def call_when_done(self, callback: Callable[[], None]) -> None:
+        """Call back at its end."""
+        self._run.when_done(callback)
+
+
+class RunsSource:
+    """Several runs: a group, or a session's."""
+
+    def __init__(
+        self,
+        runs: Callable[[], Sequence[RunHandle]],
+        snapshot: Callable[[], Snapshot],
+        cancel: Callable[[str], None],
+        when_done: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """`runs` may grow while the view is open."""
+        self._runs = runs
+        self._snapshot = snapshot
+        self._cancel = cancel
+        self.call_when_done = when_done
+
+    def snapshot(self) -> Snapshot:
+        """Their state now."""
+        return self._snapshot()
+
+    def version(self) -> int:
+        """Rises with each change of any of them."""
+        runs = self._runs()
+        return sum(run.version for run in runs) + len(runs)
+
+    def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
+        """Live output of one of them after piece `seq`."""
+        found = self._find([run_id])
+        return found[0].output_since(seq) if found else (seq, [], False)
+
+    def watch(self, run_ids: list[str], on: bool) -> None:  # noqa: FBT001 - the protocol of display.ViewSource
+        """Ask for live output of these, or no longer."""
+        for run in self._find(run_ids):
+            run.watch(on=on)
+
+    def request_cancel(self, run_ids: list[str] | None) -> None:
+        """Ask for the end of these, or of all."""
+        if run_ids is None:
+            self._cancel("cancelled in its view")
+        else:
+            cancel_all(self._find(run_ids), "cancelled in its view")
+
+    def _find(self, run_ids: Sequence[str]) -> list[RunHandle]:
+        wanted = set(run_ids)
+        return [run for run in self._runs() if run.id in wanted]
