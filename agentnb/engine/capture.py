@@ -64,7 +64,7 @@ class Stream:
         self.name = name
         self.size = 0
         self.path: Path | None = None
-        self._target = folder / file_name
+        self._folder, self._file_name = folder, file_name  # joined when a file is made: most streams never need one
         self._kept = bytearray()
         self._file = -1
         self._out = out
@@ -95,9 +95,10 @@ class Stream:
         if self._file < 0:
             if not self._kept:
                 return
-            self._target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            self.path = self._target
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target = self._folder / self._file_name
+            self._file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self.path = target
         while self._kept:
             done = os.write(self._file, self._kept)
             del self._kept[:done]

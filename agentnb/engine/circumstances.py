@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -30,8 +31,26 @@ def _hash(items: tuple[tuple[str, str], ...]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+_commits: dict[str, tuple[float, str | None]] = {}
+_COMMIT_S = 1.0
+
+
 def git_commit(folder: str) -> str | None:
-    """The commit that is checked out in the repository around `folder`, read from its files; None outside of one."""
+    """The commit that is checked out in the repository around `folder`, read from its files; None outside of one.
+
+    An answer is good for a second: a grid of short runs asks often.
+    """
+    now = time.monotonic()
+    if folder in _commits and _commits[folder][0] > now:
+        return _commits[folder][1]
+    if len(_commits) > 1000:
+        _commits.clear()
+    found = _find_commit(folder)
+    _commits[folder] = (now + _COMMIT_S, found)
+    return found
+
+
+def _find_commit(folder: str) -> str | None:
     while True:
         git = os.path.join(folder, ".git")  # noqa: PTH118 - called for each run: plain strings are cheaper
         if os.path.exists(git):  # noqa: PTH110

@@ -57,7 +57,7 @@ class Client:
         self._listeners: dict[str, Listener] = {}
         self._replies: dict[int, concurrent.futures.Future[Json]] = {}
         self._numbers = 0
-        self._env: dict[str, str] = {}
+        self._env: dict[Any, Any] = {}
         self._env_id = 0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the client
         self.alive = True
@@ -141,13 +141,14 @@ class Client:
 
     def environment(self, env: Mapping[str, str]) -> int:
         """The number of this environment; it is sent when it is not the one that was sent last."""
+        now = _comparable(env)
         with self._lock:
-            if self._env_id and self._env == env:
+            if self._env_id and self._env == now:
                 return self._env_id
-            self._env = dict(env)
+            self._env = dict(now)
             self._env_id += 1
             number = self._env_id
-        self.send([requests.SetEnv(number, self._env)])
+        self.send([requests.SetEnv(number, dict(env))])
         return number
 
     def listen(self, run_id: str, listener: Listener) -> None:
@@ -252,6 +253,12 @@ class Client:
         self._log.close()
         if self in _clients:
             _clients.remove(self)
+
+
+def _comparable(env: Mapping[str, str]) -> Mapping[Any, Any]:
+    """`env`, to be compared only: of os.environ the dict behind it, if there is one, since os.environ decodes every value."""
+    behind = getattr(env, "_data", None)
+    return behind if isinstance(behind, dict) else env
 
 
 def shutdown_all() -> None:

@@ -10,10 +10,12 @@ from agentnb.events import Message, StoreTrouble
 from agentnb.history.store import Store
 
 _RETRY_S = 0.5
+#: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken.
+GATHER_S = 0.003
 
 
 class Recorder:
-    """Writes the events of one store in batches, one transaction for each turn of the loop.
+    """Writes the events of one store in batches, one transaction each.
 
     When the store refuses (full disk ...), the events still go on to the listener, which is told of the trouble; they are
     kept and written as soon as the store takes them again.
@@ -26,19 +28,32 @@ class Recorder:
         self._publish = publish
         self._batch: list[Message] = []
         self._unwritten: list[Message] = []
-        self._scheduled = False
+        self._scheduled: asyncio.Handle | None = None
+        self._flushed_at = 0.0
         self.trouble: str | None = None
 
     def emit(self, event: Message) -> None:
         """Take one event."""
         self._batch.append(event)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.flush)
+        if self._scheduled is None:
+            due = self._flushed_at + GATHER_S
+            if self._loop.time() >= due:
+                self._scheduled = self._loop.call_soon(self.flush)
+            else:
+                self._scheduled = self._loop.call_at(due, self.flush)
+
+    def hurry(self) -> None:
+        """Nothing more is to be expected soon: write what was gathered in the loop's next turn."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write and publish all events so far."""
-        self._scheduled = False
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        self._flushed_at = self._loop.time()
         batch, self._batch = self._batch, []
         if batch or self._unwritten:
             self._write(batch)
@@ -58,7 +73,7 @@ class Recorder:
             self._tell(None)
 
     def _retry(self) -> None:
-        if self._unwritten and not self._scheduled:
+        if self._unwritten and self._scheduled is None:
             self.flush()
 
     def _tell(self, message: str | None) -> None:

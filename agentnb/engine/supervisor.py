@@ -125,6 +125,8 @@ class SessionHost:
         self._check_idle()
 
     def _check_idle(self) -> None:
+        if not self.live:
+            self.recorder.hurry()
         if not len(self.queue) and not self.live:
             callbacks, self._idle = self._idle, []
             for callback in callbacks:

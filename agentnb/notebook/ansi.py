@@ -279,6 +279,10 @@ class Screen:
 
 def last_line(segments: Iterable[tuple[str, str]]) -> str:
     """The last line of raw output that is not blank, without styles; "" when there is none."""
-    screen = Screen(max_lines=20)
-    screen.feed((stream, text[-MAX_LINE_CHARS:]) for stream, text in [*segments][-20:])
-    return next((text for line in reversed(screen.lines) if (text := line.text.strip())), "")
+    pieces = [*segments]
+    for count in (3, 30):  # nearly always the last few pieces are enough
+        screen = Screen(max_lines=20)
+        screen.feed((stream, text[-MAX_LINE_CHARS:]) for stream, text in pieces[-count:])
+        if found := next((text for line in reversed(screen.lines) if (text := line.text.strip())), ""):
+            return found
+    return ""

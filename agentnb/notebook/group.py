@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from agentnb.commands import CommandResult
 from agentnb.notebook import loop as loops
-from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, cancel_all, wait_all
+from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, call_after_all, cancel_all, wait_all
 from agentnb.notebook.snapshot import GroupSnapshot
 
 if TYPE_CHECKING:
@@ -114,21 +114,3 @@ class RunGroup:
         """One line: name and counts."""
         return f"<RunGroup {self.name!r} of {len(self._runs)}: {', '.join(f'{n} {status}' for status, n in self.counts().items())}>"
 
-
-def call_after_all(runs: list[RunHandle], callback: Callable[[], None]) -> None:
-    """Call `callback` once all of `runs` have ended; at once if they have."""
-    import threading
-
-    lock, left = threading.Lock(), [len(runs) or 1]
-
-    def one_ended() -> None:
-        with lock:
-            left[0] -= 1
-            last = left[0] == 0
-        if last:
-            callback()
-
-    if not runs:
-        one_ended()
-    for run in runs:
-        run.when_done(one_ended)

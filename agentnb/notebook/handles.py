@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
@@ -400,19 +402,27 @@ def wait_all(runs: list[RunHandle], timeout: float | None, on_interrupt: OnInter
     """Block until all of `runs` have ended; see RunHandle.wait."""
     if on_interrupt not in ("cancel", "detach"):
         raise ValueError(f"on_interrupt: {on_interrupt!r} is neither 'cancel' nor 'detach'")
-    deadline = None if timeout is None else time.monotonic() + timeout
+    ended = threading.Event()
+    call_after_all(runs, ended.set)  # one wake-up for all of them
     try:
-        for run in runs:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            run._done.result(left)
-    except concurrent.futures.TimeoutError:
-        live = [run.name for run in runs if not run.done]
-        raise TimeoutError(f"{len(live)} of {len(runs)} runs had not ended after {timeout:g} s and go on: {', '.join(live[:3])}") from None
+        if not ended.wait(timeout):
+            live = [run.name for run in runs if not run.done]
+            raise TimeoutError(f"{len(live)} of {len(runs)} runs had not ended after {timeout:g} s and go on: {', '.join(live[:3])}")
     except KeyboardInterrupt:
         if on_interrupt == "cancel":
             cancel_all(runs, "interrupted by the user")
             concurrent.futures.wait([run._done for run in runs], _patience(runs))
         raise
+
+
+def call_after_all(runs: list[RunHandle], callback: Callable[[], None]) -> None:
+    """Call `callback` once, on any thread, when all of `runs` have ended; at once if they have."""
+    live = [run for run in runs if not run.done]
+    left = itertools.count(len(live) - 1, -1)  # next() is atomic, whichever threads the runs end on
+    if not live:
+        callback()
+    for run in live:
+        run.when_done(lambda: callback() if next(left) == 0 else None)
 
 
 def cancel_all(runs: list[RunHandle], reason: str) -> None:

@@ -75,7 +75,7 @@ def _run_html(run: RunSnapshot) -> str:
     if run.command:
         parts.append(f'<p class="anb-m"><code dir="auto">{escape(figures.short(run.command, 400))}</code></p>')
     if run.error:
-        parts.append(f'<p class="anb-e" dir="auto">{escape(figures.short(run.error, 1000))}</p>')
+        parts.append(f'<p class="{_error_class(run)}" dir="auto">{escape(figures.short(run.error, 1000))}</p>')
     parts.extend(f'<p class="anb-w" dir="auto">{escape(figures.short(warning, 400))}</p>' for warning in list(run.warnings)[:5])
     parts += [_facts_html(figures.facts(run)), _facts_html(figures.params(run))]
     if screen.lines:
@@ -86,6 +86,10 @@ def _run_html(run: RunSnapshot) -> str:
     elif run.done:
         parts.append('<p class="anb-m">No output.</p>')
     return "".join(parts)
+
+
+def _error_class(run: RunSnapshot) -> str:
+    return "anb-m" if run.status == "cancelled" else "anb-e"
 
 
 def _line_html(line: Line) -> str:
@@ -135,7 +139,7 @@ _NUMERIC = ' class="anb-n"'
 def _row_html(run: RunSnapshot, *, with_params: bool) -> str:
     middle = f'<td dir="auto">{escape(figures.params_line(run))}</td>' if with_params else ""
     last = (
-        f'<td class="anb-e" dir="auto">{escape(figures.short(run.error, 200))}</td>'
+        f'<td class="{_error_class(run)}" dir="auto">{escape(figures.short(run.error, 200))}</td>'
         if run.error
         else f'<td dir="auto"><code>{escape(figures.short(last_line(run.tail), 160))}</code></td>'
     )

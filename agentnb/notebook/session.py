@@ -23,8 +23,8 @@ from agentnb.history.store import Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
 from agentnb.notebook.grid import points
-from agentnb.notebook.group import RunGroup, call_after_all
-from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, cancel_all, wait_all
+from agentnb.notebook.group import RunGroup
+from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, call_after_all, cancel_all, wait_all
 from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, split
 from agentnb.notebook.snapshot import GroupSnapshot

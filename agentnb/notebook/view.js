@@ -1,207 +1,7 @@
-// The front end of a live view (an anywidget module). Whatever comes from a process is set as text, never as markup.
+// The front end of a live view (an anywidget module): the panels of a run and of a group, and what joins them to the model.
 
-const MAX_LINES = 2000;
 const UNCONFIRMED_MS = 1500;
 const BUSY = "The kernel is busy with a blocking cell. Press the stop button (interrupt the kernel) to cancel.";
-/** When each state object reached this page: the kernel's clock is read as of then. */
-const arrivals = new WeakMap();
-
-function arrived(state) {
-  if (state && !arrivals.has(state)) arrivals.set(state, performance.now());
-  return state || {};
-}
-
-function el(tag, className, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  node.append(...children);
-  return node;
-}
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-  return node;
-}
-
-function button(className, label, onClick) {
-  const node = el("button", `anb-button ${className}`, label);
-  node.type = "button";
-  node.addEventListener("click", (event) => {
-    event.stopPropagation();
-    onClick(event);
-  });
-  return node;
-}
-
-function untrusted(tag, className) {
-  const node = el(tag, className);
-  node.dir = "auto";
-  return node;
-}
-
-function seconds(total) {
-  const whole = Math.max(0, Math.floor(total));
-  const pad = (n) => String(n).padStart(2, "0");
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} m ${pad(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
-}
-
-/** Seconds since a stamp of the kernel's clock, whatever the browser's clock says. */
-class Clock {
-  set(now, at) {
-    this.now = now;
-    this.at = at;
-  }
-  elapsed(item) {
-    if (item.done || !item.started) return item.elapsed;
-    return seconds(this.now - item.started + (performance.now() - this.at) / 1000);
-  }
-}
-
-class Pill {
-  constructor() {
-    this.shape = el("span", "anb-shape");
-    this.shape.setAttribute("aria-hidden", "true");
-    this.word = el("span");
-    this.node = el("span", "anb-pill", this.shape, this.word);
-  }
-  set(item, asked) {
-    const waiting = asked && !item.done;
-    const status = waiting ? "cancelling" : item.status;
-    this.node.dataset.status = status;
-    setText(this.shape, waiting ? "◌" : item.shape);
-    setText(this.word, status === "cancelling" ? "cancelling…" : status);
-  }
-}
-
-/** (label, value) pairs on a line that wraps. */
-class Facts {
-  constructor(className) {
-    this.node = el("div", `anb-facts ${className}`);
-    this.shown = "";
-  }
-  set(pairs) {
-    const key = JSON.stringify(pairs);
-    if (key === this.shown) return;
-    this.shown = key;
-    this.node.hidden = !pairs.length;
-    this.node.replaceChildren(
-      ...pairs.map(([label, value]) => {
-        const name = untrusted("span", "anb-label");
-        const text = untrusted("span", "anb-value");
-        setText(name, label);
-        setText(text, value);
-        return el("span", "anb-fact", name, " ", text);
-      }),
-    );
-  }
-}
-
-/** The tail of a run's output. It follows the end until the reader scrolls up. */
-class Log {
-  constructor(onChange) {
-    this.onChange = onChange;
-    this.run = undefined;
-    this.first = 0;
-    this.lines = [];
-    this.following = true;
-    this.marker = el("div", "anb-marker", "Earlier output is not shown here.");
-    this.marker.hidden = true;
-    this.body = el("div", "anb-lines");
-    this.box = el("div", "anb-log", this.marker, this.body);
-    this.box.tabIndex = 0;
-    this.box.setAttribute("role", "log");
-    this.box.setAttribute("aria-live", "off");
-    this.box.setAttribute("aria-label", "Output");
-    this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    this.jump = button("anb-jump", "Jump to end", () => this.follow());
-    this.jump.hidden = true;
-    this.empty = el("div", "anb-empty", "No output yet");
-    this.node = el("div", "anb-logbox", this.empty, this.box, this.jump);
-    this.box.hidden = true;
-    // The box has no height until the page shows it, and gets another one when the page is made narrower.
-    this.observer = new ResizeObserver(() => this.stay());
-    this.observer.observe(this.box);
-  }
-  stay() {
-    if (this.following) this.box.scrollTop = this.box.scrollHeight;
-  }
-  scrolled() {
-    const { scrollHeight, scrollTop, clientHeight } = this.box;
-    this.following = scrollHeight - scrollTop - clientHeight < 12;
-    this.jump.hidden = this.following;
-  }
-  follow() {
-    this.following = true;
-    this.jump.hidden = true;
-    this.box.scrollTop = this.box.scrollHeight;
-    this.box.focus({ preventScroll: true });
-  }
-  /** Show exactly these lines. */
-  reset(tail) {
-    const same = tail.run === this.run && tail.first >= this.first && tail.first <= this.first + this.lines.length;
-    if (!same) this.clear(tail.run, tail.first || 0);
-    this.patch({ base: tail.first || 0, ...tail, lines: tail.lines || [] });
-  }
-  clear(run, first) {
-    this.run = run;
-    this.first = first;
-    this.lines = [];
-    this.body.replaceChildren();
-  }
-  /** Put these lines in the place of all from number `base` on; lines that stay the same are not touched. */
-  patch(out) {
-    const gap = out.base > this.first + this.lines.length;
-    if (out.run !== this.run || gap) this.clear(out.run, out.base);
-    const start = Math.max(0, out.base - this.first);
-    const fresh = [];
-    out.lines.forEach((line, i) => {
-      const key = JSON.stringify(line);
-      const at = start + i;
-      if (at >= this.lines.length) {
-        this.lines.push(key);
-        fresh.push(this.line(line, el("div")));
-      } else if (this.lines[at] !== key) {
-        this.lines[at] = key;
-        this.line(line, this.body.children[at]);
-      }
-    });
-    const end = start + out.lines.length;
-    this.lines.length = end;
-    while (this.body.children.length + fresh.length > end) this.body.lastChild.remove();
-    this.body.append(...fresh);
-    this.settle();
-    this.onChange();
-  }
-  line(line, node) {
-    const [stream, spans] = typeof line === "string" ? ["stdout", [["", line]]] : line;
-    node.className = stream === "stderr" ? "anb-line anb-stderr" : "anb-line";
-    node.replaceChildren(
-      ...spans.map(([style, text]) => {
-        if (!style) return document.createTextNode(text);
-        return el("span", style.split(" ").map((name) => `anb-a-${name}`).join(" "), text);
-      }),
-    );
-    if (!node.hasChildNodes()) node.append("\u200b");
-    return node;
-  }
-  settle() {
-    if (this.following && this.lines.length > MAX_LINES) {
-      const cut = this.lines.length - MAX_LINES + 200;
-      this.lines.splice(0, cut);
-      this.first += cut;
-      for (let i = 0; i < cut; i += 1) this.body.firstChild.remove();
-    }
-    this.marker.hidden = this.first === 0;
-    this.box.hidden = !this.lines.length;
-    this.empty.hidden = this.lines.length > 0;
-    this.stay();
-  }
-  text() {
-    return [...this.body.children].map((node) => node.textContent.replace("\u200b", "")).join("\n");
-  }
-}
 
 /** One run: facts, error and log; with its own header unless it opens below a row of a table. */
 class RunPanel {
@@ -235,6 +35,7 @@ class RunPanel {
     this.command.hidden = !run.command;
     setText(this.error, run.error);
     this.error.hidden = !run.error;
+    this.error.classList.toggle("anb-calm", run.status === "cancelled");
     setText(this.warnings, run.warnings.join("\n"));
     this.warnings.hidden = !run.warnings.length;
     this.facts.set(run.facts);
@@ -302,7 +103,7 @@ class Row {
     this.params.title = data.params;
     setText(this.last, data.error || data.last);
     this.last.title = data.error || data.last;
-    this.last.classList.toggle("anb-bad", Boolean(data.error));
+    this.last.classList.toggle("anb-bad", Boolean(data.error) && data.status !== "cancelled");
     this.cancelButton.title = `Cancel ${data.name}`;
     this.cancelButton.setAttribute("aria-label", `Cancel ${data.name}`);
     this.paint();

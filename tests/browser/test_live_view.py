@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 
 from tests.browser.conftest import FAKE_SOURCE, Open, wait_until
 
@@ -48,6 +48,9 @@ def test_scrolling_up_stops_following_and_jump_to_end_takes_it_up_again(open_boo
     jump.click()
     assert log.evaluate("node => node.scrollHeight - node.scrollTop - node.clientHeight < 4")
     expect(jump).to_be_hidden()
+    log.press("Home")
+    expect(jump).to_be_visible()
+    assert log.evaluate("node => node.scrollTop") < 100
 
 
 WAITING = """
@@ -133,7 +136,12 @@ def test_hostile_text_stays_text_in_the_live_view_and_in_the_static_one(open_boo
     """
     book = open_book(SETUP, hostile, "source.update('run-0', status='failed')\ngroup.update('run-1', status='failed')")
     dialogs: list[str] = []
-    book.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def refuse(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    book.page.on("dialog", refuse)
     book.run(0)
     book.run(1)
     views = book.output(1).locator(".anb")

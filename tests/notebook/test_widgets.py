@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentnb.notebook import widgets
+from agentnb.notebook import picture, widgets
 from tests.notebook.fake_source import FakeSource, a_group, a_run
 
 
@@ -162,7 +162,7 @@ def test_a_small_group_is_watched_whole_until_its_runs_end(clock: list[float], v
 def test_a_session_of_thousands_shows_what_failed_and_what_goes_on(clock: list[float], views: list[widgets.LiveView]) -> None:
     source = a_group(*[a_run(i, status="completed", elapsed_s=1.0) for i in range(2000)], a_run(2000), a_run(2001, status="failed"))
     _, wire = live(source, views)
-    assert len(wire.rows) == widgets.MAX_ROWS
+    assert len(wire.rows) == picture.MAX_ROWS
     assert {"run-2000", "run-2001"} <= wire.rows.keys()
     assert wire.state["head"]["total"] == 2002
 
