@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import os
 import threading
 from collections.abc import Callable
@@ -32,7 +33,8 @@ class LoopThread:
     def call_soon(self, fn: Callable[..., Any], *args: Any) -> None:
         """Run `fn` on the loop thread; from any thread. Does nothing once the thread has ended."""
         if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(fn, *args)
+            # in an empty context: a cell's would tie what is displayed to that cell, and nbclient drops what comes after its end
+            self.loop.call_soon_threadsafe(fn, *args, context=contextvars.Context())
 
     def call_later(self, delay_s: float, fn: Callable[..., Any], *args: Any) -> None:
         """Run `fn` on the loop thread after `delay_s` seconds; from the loop thread only."""
