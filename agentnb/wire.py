@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from agentnb.events import Json, Message
+from agentnb.events import Json, Message, from_wire
 
 _encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
@@ -22,6 +22,14 @@ def encode(messages: Iterable[Message]) -> bytes:
     """One frame with these messages. Raises TypeError or ValueError when one is no plain JSON data."""
     body = _encoder.encode([message.to_wire() for message in messages]).encode("ascii")
     return len(body).to_bytes(4, "big") + body
+
+
+def parse(data: Json) -> Message | None:
+    """The message that `data` stands for; None for a type that this version does not know. Raises ProtocolError when it is malformed."""
+    try:
+        return from_wire(data)
+    except TypeError as bad:
+        raise ProtocolError(f"a malformed message: {bad}") from None
 
 
 class Decoder:
@@ -53,7 +61,7 @@ class Decoder:
     def _messages(body: bytes) -> list[Json]:
         try:
             messages: Any = json.loads(body)
-        except ValueError as bad:
+        except (ValueError, RecursionError) as bad:
             raise ProtocolError(f"a frame holds no JSON: {bad}") from None
         if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
             raise ProtocolError("a frame holds no array of objects")

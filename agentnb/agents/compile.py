@@ -11,13 +11,12 @@ from typing import Any
 from agentnb.agents.local import local_work
 from agentnb.agents.python import check_call, is_async, python_work
 from agentnb.commands import AnySpec, Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Secret, Shell, Test
+from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
 from agentnb.errors import ConfigError, InvalidLimits
 from agentnb.states import TargetKind
 
 DEFAULT_GRACE_S = 5.0
-#: Limits that this version enforces.
-ENFORCED = ("max_output_bytes",)
 
 
 @dataclass(slots=True, frozen=True)
@@ -125,11 +124,11 @@ def _options(work: Work, config: ExecutionConfig, cwd: str) -> None:
 
 def _limits(limits: Limits) -> dict[str, Any]:
     given = {name: value for name in Limits.model_fields if (value := getattr(limits, name)) is not None}
-    if refused := sorted(set(given) - set(ENFORCED)):
-        raise InvalidLimits(
-            f"limits: {', '.join(refused)} cannot be enforced by this version; enforced: {', '.join(ENFORCED)}. "
-            "For the others start the command under `prlimit` or `systemd-run --scope -p MemoryMax=...`"
-        )
+    how = means()
+    if refused := [f"{name} ({how[name].why_not})" for name in given if not how[name].by]:
+        raise InvalidLimits(f"limits: this machine cannot keep {', '.join(refused)}; leave it out")
+    if not given:
+        raise InvalidLimits("limits: no limit is given; write nb.Limits(max_memory_bytes='2GiB')")
     return given
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
-from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, StartFailed, memfd
+from agentnb.engine.limits import LimitWatch, Sample
+from agentnb.engine.process import Child, Exit, Limited, Spawner, SpawnerDied, StartFailed, memfd
 from agentnb.engine.reports import ReportLines
+from agentnb.engine.stop import Stop
 from agentnb.events import Json
 
 #: How long pipes that somebody outside of the tree still holds are read after the tree's end.
@@ -20,16 +22,8 @@ HELD_PIPE_S = 0.5
 #: After SIGKILL a process that does not go (stuck in the kernel) is waited for this long.
 UNKILLABLE_S = 10.0
 CHANNEL_FD, PAYLOAD_FD = 3, 4
-
-
-@dataclass(slots=True)
-class Stop:
-    """Why a run is ended from outside. `status`: the run's terminal status; `kind`: a states.ErrorKind."""
-
-    status: str
-    kind: str
-    message: str
-    details: Json = field(default_factory=dict)
+#: So many reads of 64 KiB empty a pipe.
+_PIPE_READS = 32
 
 
 @dataclass(slots=True)
@@ -46,6 +40,7 @@ class Plan:
     grace_s: float = 5.0
     payload: bytes | None = None
     on_report: Callable[[Json], None] | None = None
+    limits: LimitWatch | None = None
 
 
 @dataclass(slots=True)
@@ -64,7 +59,9 @@ class Ended:
 class Attempt:
     """Runs one Plan. `stop` may be called at any moment, also before the process exists."""
 
-    def __init__(self, spawner: Spawner, plan: Plan, out: Output, on_trouble: Callable[[str | None], None], on_start: Callable[[int], None]) -> None:
+    def __init__(
+        self, spawner: Spawner, plan: Plan, out: Output, on_trouble: Callable[[str | None], None], on_start: Callable[[int], None]
+    ) -> None:
         """`on_start` gets the pid once the process runs; `on_trouble` hears when output cannot be written."""
         self._loop = asyncio.get_running_loop()
         self._spawner = spawner
@@ -90,10 +87,11 @@ class Attempt:
     def lost(self, why: Stop) -> None:
         """The spawner died, and the process with it: end without a ladder."""
         self._lost = True
+        if not self._exited.done():
+            self._stop = self._stop or why
         for future in (self._exited, self._changed):
             if not future.done():
                 future.set_result(None)
-        self._stop = self._stop or why
 
     def _on_exit(self, _: Exit) -> None:
         for future in (self._exited, self._changed):
@@ -108,8 +106,8 @@ class Attempt:
             child = await self._start()
         except StartFailed as failure:
             await self._drained()
-            return Ended(failure=failure)
-        except SpawnerDied:
+            return Ended(failure=failure, stop=self._stop)
+        except BaseException:
             await self._drained()
             raise
         timers = [self._loop.call_later(SPILL_AFTER_S, self._spill)]
@@ -125,8 +123,31 @@ class Attempt:
             self._spawner.forget(child)
 
     async def _start(self) -> Child:
-        plan, fds, targets = self._plan, list[int](), list[int]()
-        env = dict(plan.env)
+        """Open the pipes and spawn. Raises StartFailed, SpawnerDied, or OSError when pipes cannot be had."""
+        fds: list[int] = []
+        try:
+            targets, env = self._open_pipes(fds)
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        plan = self._plan
+        return await self._spawner.spawn(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_exit, self._limited())
+
+    def _limited(self) -> Limited | None:
+        watch = self._plan.limits
+        if watch is None:
+            return None
+        return Limited(watch.flags, watch.descriptors, watch.group.joins if watch.group else (), self._on_sample)
+
+    def _on_sample(self, at: float, cpu_s: float, memory: int, processes: int, disk: int, descriptors: int) -> None:
+        watch = self._plan.limits
+        if watch is not None and (why := watch.check(Sample(at, cpu_s, memory, processes, disk, descriptors))) is not None:
+            self.stop(why)
+
+    def _open_pipes(self, fds: list[int]) -> tuple[list[int], dict[str, str]]:
+        """Fill `fds` with the child's ends; return which numbers those after 0, 1 and 2 get, and the child's variables."""
+        plan, targets, env = self._plan, list[int](), dict(self._plan.env)
         fds.append(self._open_stdin())
         for name in ("stdout", "stderr"):
             if plan.capture in (name, "both", "structured"):
@@ -145,7 +166,7 @@ class Attempt:
             fds.append(memfd(plan.payload))
             targets.append(PAYLOAD_FD)
             env["AGENTNB_PAYLOAD_FD"] = str(PAYLOAD_FD)
-        return await self._spawner.spawn(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_exit)
+        return targets, env
 
     def _open_stdin(self) -> int:
         if self._plan.stdin is None:
@@ -161,9 +182,10 @@ class Attempt:
         await self._changed
         if not self._lost and (child.exit is None or child.exit.orphans):
             left = len(child.exit.orphans) if child.exit else 0
-            await self._ladder(child, ended)
+            with suppress(SpawnerDied):  # all was ended with it; `lost` says so
+                await self._ladder(child, ended)
             if left and self._stop is None:
-                ended.warnings.append(f"{left} background process{'es' if left > 1 else ''} outlived the command and {'were' if left > 1 else 'was'} ended")
+                ended.warnings.append(f"background processes that outlived the command were ended: {left}")
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._exited), UNKILLABLE_S)
         ended.exit, ended.stop = child.exit, self._stop
@@ -171,6 +193,8 @@ class Attempt:
         ended.run_s = max(end - child.started_at, 0.0)
         await self._drained(ended)
         ended.usage = self._usage(child, ended.run_s)
+        if self._plan.limits is not None and ended.stop is None:
+            ended.stop = self._plan.limits.check_end(ended.usage)
         return ended
 
     async def _ladder(self, child: Child, ended: Ended) -> None:
@@ -231,16 +255,29 @@ class Attempt:
         if child.exit is None:
             return {"wall_time": run_s}
         end = child.exit
-        peak = max([end.peak_memory_bytes, *(memory for _, memory, _, _ in child.extra)])
+        largest = max([end.peak_memory_bytes, *(memory for _, memory, _, _ in child.extra)])
+        is_bound = largest <= end.floor_bytes
+        # A sample is a lower bound of the truth, and all there is for trees smaller than the spawner, or several processes at once.
+        sampled = bool(end.tree_peak_bytes) and (is_bound or end.tree_peak_bytes > largest)
         return {
             "wall_time": run_s,
             "cpu_time": end.cpu_s + sum(cpu for cpu, _, _, _ in child.extra),
-            "peak_memory_bytes": peak,
-            "peak_memory_is_bound": peak <= end.floor_bytes,
+            "peak_memory_bytes": end.tree_peak_bytes if sampled else largest,
+            "peak_memory_is_bound": is_bound and not sampled,
             "disk_read_bytes": _total(end.read_bytes, [read for _, _, read, _ in child.extra]),
             "disk_write_bytes": _total(end.write_bytes, [written for _, _, _, written in child.extra]),
-            "measured_by": {"cpu_time": "wait4", "peak_memory_bytes": "wait4, largest process", "disk": "/proc/PID/io at exit"},
+            "processes": max(end.seen, 1 + len(child.extra)),
+            "measured_by": _SAMPLED if sampled else _MEASURED,
         }
+
+
+_MEASURED = {
+    "cpu_time": "wait4",
+    "peak_memory_bytes": "wait4, largest process",
+    "disk": "/proc/PID/io at exit",
+    "processes": "seen in samples or reaped",
+}
+_SAMPLED = _MEASURED | {"peak_memory_bytes": "sum of the tree, sampled"}
 
 
 def _total(main: int | None, others: list[int | None]) -> int | None:
@@ -256,12 +293,12 @@ class _Channel:
         self._on_report = on_report
         self.lines = ReportLines()
         self.done: asyncio.Future[None] = loop.create_future()
-        os.set_blocking(fd, False)  # noqa: FBT003 - positional only
+        os.set_blocking(fd, False)
         loop.add_reader(fd, self._readable)
 
     def _readable(self) -> bool:
         try:
-            data = os.read(self._fd, 1 << 18)
+            data = os.read(self._fd, 1 << 16)
         except BlockingIOError:
             return False
         for report in self.lines.feed(data or b"\n"):
@@ -279,9 +316,10 @@ class _Channel:
                 self.done.set_result(None)
 
     def stop(self) -> None:
-        """Take what is there and close."""
-        while self._fd >= 0 and self._readable():
-            pass
+        """Take what is there (a pipe holds no more than this; whoever still writes is none of ours) and close."""
+        for _ in range(_PIPE_READS):
+            if self._fd < 0 or not self._readable():
+                break
         self._close()
 
 
@@ -295,7 +333,7 @@ class Stdin:
         self._waiting = bytearray()
         self._eof = False
         self._written: list[asyncio.Future[Any]] = []
-        os.set_blocking(fd, False)  # noqa: FBT003 - positional only
+        os.set_blocking(fd, False)
 
     def write(self, data: bytes, *, eof: bool = False) -> asyncio.Future[Any]:
         """Write all of `data`, then close when `eof`. The future's result is an error text, or None when it is written."""

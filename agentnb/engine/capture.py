@@ -8,6 +8,7 @@ When the disk is full, reading stops until there is room: the child waits, nothi
 from __future__ import annotations
 
 import asyncio
+import codecs
 import fcntl
 import os
 import time
@@ -28,6 +29,8 @@ _CHUNK = 256 * 1024
 _TURN = 4
 _RETRY_DISK_S = 0.5
 
+_CONTINUATION = bytes(range(0x80, 0xC0))
+
 _buffer = bytearray(_CHUNK)
 _view = memoryview(_buffer)
 
@@ -39,9 +42,11 @@ class Tail:
         """Start empty."""
         self._pieces: deque[tuple[str, bytes]] = deque()
         self._size = 0
+        self._cut = False
 
     def add(self, stream: str, data: bytes | memoryview) -> None:
         """Append a piece; old ones go."""
+        self._cut = self._cut or len(data) > TAIL_BYTES
         piece = bytes(data[-TAIL_BYTES:])
         if self._pieces and self._pieces[-1][0] == stream and len(self._pieces[-1][1]) < 1024:
             piece = self._pieces.pop()[1] + piece
@@ -50,10 +55,21 @@ class Tail:
         self._size += len(piece)
         while self._size > TAIL_BYTES and len(self._pieces) > 1:
             self._size -= len(self._pieces.popleft()[1])
+            self._cut = True
 
     def segments(self) -> list[list[str]]:
-        """The pieces as text."""
-        return [[stream, data.decode("utf-8", "replace")] for stream, data in self._pieces]
+        """The pieces as text; a character that was split between two pieces is whole."""
+        decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        cut = set(decoders) if self._cut else set[str]()
+        found = []
+        for stream, data in self._pieces:
+            piece = data
+            if stream in cut:  # what went before may have been the beginning of a character
+                cut.remove(stream)
+                piece = data.lstrip(_CONTINUATION) if len(data) - len(data.lstrip(_CONTINUATION)) < 4 else data
+            if text := decoders[stream].decode(piece):
+                found.append([stream, text])
+        return found
 
 
 class Stream:
@@ -129,8 +145,7 @@ class Stream:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        lost = len(self._kept) if self.path else 0
-        return lost
+        return len(self._kept) if self.path else 0
 
     def text(self) -> str | None:
         """All of it as text, when it is small enough to be in memory."""
@@ -211,7 +226,7 @@ class Drain:
         self.troubled = False
         self._retry: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[None] = loop.create_future()
-        os.set_blocking(fd, False)  # noqa: FBT003 - positional only
+        os.set_blocking(fd, False)
         with suppress(OSError):  # over the user's quota of pipe memory: the default size works too
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         loop.add_reader(fd, self._readable)
@@ -273,11 +288,13 @@ class Drain:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        while self._fd >= 0 and not self.troubled:
+        left = 2 * PIPE_BYTES  # more than a pipe holds: whoever still writes is none of ours
+        while self._fd >= 0 and not self.troubled and left > 0:
             try:
                 size = os.readv(self._fd, [_buffer])
                 if size == 0:
                     break
+                left -= size
                 self._stream.add(_view[:size])
             except OSError:
                 break

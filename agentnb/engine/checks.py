@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agentnb.engine.reports import too_deep
 from agentnb.engine.work import CheckPlan
 from agentnb.events import Json
 
@@ -14,17 +15,21 @@ _FENCE = re.compile(r"```(?:json)?[ \t]*\r?\n(.*?)\r?\n[ \t]*```", re.DOTALL)
 
 
 def structured(text: str) -> tuple[Any, str] | None:
-    """JSON found in `text` and where: the whole text ("json"), else its last line ("last_line"), else its last fenced
-    block ("fenced_block"); None when there is none."""
+    """JSON found in `text`, and where.
+
+    The whole text ("json"), else its last line ("last_line"), else its last fenced block ("fenced_block"); None when there is none.
+    """
     stripped = text.strip()
     candidates = [(stripped, "json"), (stripped.rpartition("\n")[2], "last_line")]
     candidates += [(block, "fenced_block") for block in _FENCE.findall(text)[-1:]]
     for candidate, source in candidates:
         if candidate:
             try:
-                return json.loads(candidate), source
+                found = json.loads(candidate)
             except (ValueError, RecursionError):
                 continue
+            if not too_deep(found):
+                return found, source
     return None
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from agentnb import requests, wire
 from agentnb.errors import RuntimeUnavailable
-from agentnb.events import Json, Message, Ready, Reply, StoreTrouble, from_wire
+from agentnb.events import Json, Message, Ready, Reply, StoreTrouble
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _MAIN = Path(__file__).with_name("__main__.py")
@@ -48,7 +48,9 @@ class Client:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the supervisor; `loop` runs in another thread and reads its events. Raises RuntimeUnavailable."""
         if not sys.platform.startswith("linux"):
-            raise RuntimeUnavailable(f"agentnb runs commands on Linux only so far, not on {sys.platform}; use a Linux machine, WSL or a container")
+            raise RuntimeUnavailable(
+                f"agentnb runs commands on Linux only so far, not on {sys.platform}; use a Linux machine, WSL or a container"
+            )
         self._loop = loop
         self.owner_pid = os.getpid()
         self._lock = threading.Lock()
@@ -72,9 +74,9 @@ class Client:
     def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
         paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        argv = [sys.executable, "-I", "-S", str(_MAIN), str(_PACKAGE), str(theirs.fileno()), *sorted(paths)]
+        argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_MAIN), str(_PACKAGE), str(theirs.fileno()), *sorted(paths)]
         try:
-            process = subprocess.Popen(  # noqa: S603 - our own module
+            process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -88,7 +90,7 @@ class Client:
             raise RuntimeUnavailable(f"the supervisor process cannot be started with {sys.executable}: {bad}") from bad
         finally:
             theirs.close()
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003 - positional only
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         return ours, process
 
@@ -174,8 +176,11 @@ class Client:
         except (OSError, wire.ProtocolError):
             data, found = b"", []
         for item in found:
-            if (message := from_wire(item)) is not None:
-                self._take(message)
+            try:
+                if (message := wire.parse(item)) is not None:
+                    self._take(message)
+            except Exception as bad:  # noqa: BLE001 - one bad message or listener must not take the others with it
+                self._loop.call_exception_handler({"message": f"an event was left out: {str(item)[:200]}", "exception": bad})
         if not data:
             self._lost()
 
@@ -218,10 +223,15 @@ class Client:
             self._loop.remove_writer(self._sock)
             self._sock.close()
         why = f"the supervisor process {self.process.pid} ended{self._last_words()}"
-        for listener in list(self._listeners.values()):
-            listener.on_lost(why)
+        listeners = list(self._listeners.values())
         self._listeners.clear()
-        for future in [*self._replies.values(), self.ready]:
+        for listener in listeners:
+            try:
+                listener.on_lost(why)
+            except Exception as bad:  # noqa: BLE001 - the others must hear of it too
+                self._loop.call_exception_handler({"message": "a listener failed", "exception": bad})
+        futures: list[concurrent.futures.Future[Any]] = [*self._replies.values(), self.ready]
+        for future in futures:
             if not future.done():
                 future.set_exception(RuntimeError(why))
         self._replies.clear()

@@ -15,11 +15,13 @@ from typing import Any, Protocol
 
 from agentnb.engine import checks, retry
 from agentnb.engine.agent_log import AgentLog
-from agentnb.engine.attempt import Attempt, Ended, Plan, Stop
-from agentnb.engine.capture import Output
+from agentnb.engine.attempt import Attempt, Ended, Plan
+from agentnb.engine.capture import SPILL_AFTER_S, Output
 from agentnb.engine.circumstances import metadata
+from agentnb.engine.limits import LimitWatch
 from agentnb.engine.masking import Masker
 from agentnb.engine.process import Spawner, SpawnerDied, StartFailed
+from agentnb.engine.stop import Stop
 from agentnb.engine.work import HandlerPlan, Work
 from agentnb.errors import StoreError
 from agentnb.events import HostCancel, HostStart, Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
@@ -98,8 +100,10 @@ class Execution:
         self._agent = AgentLog(self)
         self._warnings: list[str] = []
         self._started_at: int | None = None
-        self._masker = Masker(work["secrets"]) if work["secrets"] else None
+        self._secrets = [secret for secret in work["secrets"] if secret]
+        self._masker = Masker(self._secrets) if self._secrets else None
         self._ending = False
+        self._abandoned = False
         self.watched = False
 
     # --- what may happen to it from outside
@@ -108,6 +112,7 @@ class Execution:
         """End it for this reason; the first reason stays. Once its handlers run, only those are ended."""
         if self._stop is None and not self._ending:
             self._stop = why
+        self._abandoned = self._abandoned or why.status == "interrupted"
         for future in (self._sleeper, self._hosted):
             if future is not None and not future.done():
                 future.set_result(None)
@@ -134,7 +139,10 @@ class Execution:
         return attempt.stdin.write(text.encode("utf-8", "surrogateescape"), eof=eof)
 
     def emit(self, event: Message) -> None:
-        """Record an event of this run."""
+        """Record an event of this run, without its secrets."""
+        if self._masker is not None:
+            for name in event.__dataclass_fields__:
+                setattr(event, name, self._masker.clean_data(getattr(event, name)))
         self._host.emit(event)
 
     @property
@@ -169,7 +177,14 @@ class Execution:
             await self._after(outcome)
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed after the run: {type(bad).__name__}: {bad}")
-        self.emit(self._finished(outcome, attempts))
+        if outcome.status == "interrupted" and self._started_at is None:
+            outcome.status = "cancelled"  # there is no way from pending to interrupted; the error says by what
+        try:
+            finished = self._finished(outcome, attempts)
+        except Exception as bad:  # noqa: BLE001
+            self.warn(f"agentnb failed to describe the run: {type(bad).__name__}: {bad}")
+            finished = RunFinished(self.run_id, outcome.status, error=outcome.error, attempts=attempts, detail={"warnings": self._warnings})
+        self.emit(finished)
 
     async def _attempts(self) -> tuple[Outcome, int]:
         number = 0
@@ -205,7 +220,7 @@ class Execution:
         return Output(
             self._folder,
             attempt,
-            secrets=self.work["secrets"],
+            secrets=self._secrets,
             max_bytes=limit,
             on_data=lambda stream, data: self._host.output(self.run_id, stream, data) if self.watched else None,
             on_limit=lambda size: self.stop(
@@ -239,9 +254,14 @@ class Execution:
             grace_s=work["grace_s"],
             payload=base64.b64decode(work["payload"]) if "payload" in work else None,
             on_report=self.report if work.get("channel") else None,
+            limits=LimitWatch.of(f"{self.run_id}-{number}", bounds) if (bounds := work.get("limits")) else None,
         )
-        ended = await self._process(plan, self.out)
-        outcome = self._judge(ended)
+        try:
+            ended = await self._process(plan, self.out)
+        finally:
+            if plan.limits is not None:
+                plan.limits.close()
+        outcome = self._judge(ended, work["expected_exit_code"])
         if ended.bad_reports:
             self.warn(f"{ended.bad_reports} reports of the agent were not understood")
         return outcome
@@ -256,7 +276,7 @@ class Execution:
         try:
             ended = await attempt.run()
         except SpawnerDied:
-            ended = Ended(stop=Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it"))
+            ended = Ended(stop=self._stop or Stop("failed", "runtime_error", "the process that starts commands was killed; it starts anew"))
         finally:
             self._current = None
         for warning in ended.warnings:
@@ -267,7 +287,7 @@ class Execution:
         if message is not None:
             self.warn(message)
 
-    def _judge(self, ended: Ended) -> Outcome:
+    def _judge(self, ended: Ended, expected: int = 0) -> Outcome:
         outcome = Outcome(run_s=ended.run_s, usage=ended.usage or None)
         if ended.exit is not None:
             outcome.exit_code, outcome.signal = ended.exit.exit_code, ended.exit.signal
@@ -279,8 +299,7 @@ class Execution:
             outcome.fail("runtime_error", "the end of the process was never reported", "internal_error")
         elif outcome.signal is not None:
             outcome.fail("execution_failed", f"it was ended by signal {_signal_name(outcome.signal)}", "signalled", signal=outcome.signal)
-        elif outcome.exit_code != self.work["expected_exit_code"]:
-            expected = self.work["expected_exit_code"]
+        elif outcome.exit_code != expected:
             wanted = f", not {expected} as expected" if expected else ""
             outcome.fail("execution_failed", f"it exited with code {outcome.exit_code}{wanted}", "non_zero_exit")
         return outcome
@@ -300,8 +319,10 @@ class Execution:
         self._on_start_hosted()
         self._hosted = loop.create_future()
         if self._stop is None:
+            spilling = loop.call_later(SPILL_AFTER_S, self._spill)
             self._host.tell(HostStart(self.run_id, number))
             await asyncio.wait([self._hosted], timeout=self.work["timeout_s"])
+            spilling.cancel()
             stop = self._stop
             if not self._hosted.done():
                 timeout = self.work["timeout_s"]
@@ -318,6 +339,13 @@ class Execution:
         outcome.usage = {"wall_time": outcome.run_s}
         return outcome
 
+    def _spill(self) -> None:
+        try:
+            if self.out is not None:
+                self.out.spill()
+        except OSError as bad:
+            self.warn(f"output of the agent could not be written yet: {bad.strerror}")
+
     def _on_start_hosted(self) -> None:
         if self._started_at is None:
             event = RunStarted(self.run_id, "client")
@@ -331,7 +359,8 @@ class Execution:
         self._host.tell(HostCancel(self.run_id, stop.message))
         await asyncio.wait([self._hosted], timeout=self.work["grace_s"])
         if not self._agent.hosted_done:
-            self.warn(f"the coroutine did not end within {self.work['grace_s']:g} s of its cancellation; it may still be running in the notebook")
+            grace = self.work["grace_s"]
+            self.warn(f"the coroutine did not end within {grace:g} s of its cancellation; it may still be running in the notebook")
 
     # --- after an attempt
 
@@ -364,7 +393,7 @@ class Execution:
 
     async def _script(self, argv: list[str], stdout: str) -> list[Json]:
         work = self.work
-        out = Output(self._folder / "check", 1, secrets=work["secrets"])
+        out = Output(self._folder / "check", 1, secrets=self._secrets)
         env = work["env"] | {"AGENTNB_RUN_ID": self.run_id}
         plan = Plan(argv, work["cwd"], work["env_id"], env, stdin=stdout, timeout_s=HANDLER_TIMEOUT_S, grace_s=work["grace_s"])
         ended = await self._process(plan, out, lambda _pid: None)
@@ -377,9 +406,9 @@ class Execution:
     async def _after(self, outcome: Outcome) -> None:
         """Keep the artifacts, then run the handlers that this outcome calls for."""
         await self._keep_artifacts(outcome)
-        if outcome.status == "interrupted":  # the client is gone: nothing may be started any more
-            return
         for handler in self.work.get("handlers", []):
+            if self._abandoned:  # the client is gone: nothing may be started any more
+                return
             wanted = {"on_success": outcome.ok, "on_failure": not outcome.ok, "cleanup": True}[handler["when"]]
             if wanted:
                 await self._handle(handler, outcome)
@@ -392,13 +421,11 @@ class Execution:
             "AGENTNB_EXIT_CODE": "" if outcome.exit_code is None else str(outcome.exit_code),
             "AGENTNB_ERROR": outcome.error["message"] if outcome.error else "",
         }
-        out = Output(self._folder / handler["when"], 1, secrets=self.work["secrets"])
+        out = Output(self._folder / handler["when"], 1, secrets=self._secrets)
         env = {name: value.replace("\0", "") for name, value in (handler["env"] | context).items()}
         plan = Plan(handler["argv"], handler["cwd"], self.work["env_id"], env, timeout_s=HANDLER_TIMEOUT_S, grace_s=self.work["grace_s"])
         ended = await self._process(plan, out, lambda _pid: None)
         verdict = self._judge(ended)
-        if ended.exit is not None and ended.stop is None and ended.exit.exit_code == 0:
-            verdict = Outcome(exit_code=0, run_s=ended.run_s, usage=ended.usage)
         if not verdict.ok and verdict.error:
             self.warn(f"the {handler['when']} handler failed: {verdict.error['message']}")
         streams = {name: stream.record(self._host.store.root) for name, stream in out.streams.items()}
@@ -408,12 +435,14 @@ class Execution:
         patterns = self.work.get("artifacts") or []
         cwd = Path(self.work["cwd"])
         for pattern in patterns:
-            paths = sorted(path for name in glob(str(cwd / pattern), recursive=True) if (path := Path(name)).is_file())
-            if not paths and outcome.ok:
+            names = await asyncio.to_thread(_matching, pattern, cwd)
+            if not names and outcome.ok:
                 self.warn(f"artifacts: nothing matches {pattern!r} in {cwd}")
-            for path in paths[:MAX_ARTIFACTS]:
+            if len(names) > MAX_ARTIFACTS:
+                self.warn(f"artifacts: {len(names)} files match {pattern!r}; the first {MAX_ARTIFACTS} were kept")
+            for name in names[:MAX_ARTIFACTS]:
                 try:
-                    await self._agent.keep_file(os.path.relpath(path, cwd), path, None)
+                    await self._agent.keep_file(name, cwd / name, None)
                 except StoreError as bad:
                     outcome.fail("artifact_error", str(bad))
 
@@ -455,15 +484,12 @@ class Execution:
         }
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order
-        error = outcome.error
-        if error is not None and self._masker is not None:
-            error = error | {"message": self._masker.clean(error["message"])}
         return RunFinished(
             self.run_id,
             outcome.status,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
-            error=error,
+            error=outcome.error,
             output=outcome.output,
             usage=outcome.usage,
             attempts=attempts,
@@ -471,6 +497,11 @@ class Execution:
             detail=detail,
             **streams,
         )
+
+
+def _matching(pattern: str, cwd: Path) -> list[str]:
+    """Files that match, relative to `cwd` unless the pattern is absolute."""
+    return sorted(name for name in glob(pattern, root_dir=cwd, recursive=True) if (cwd / name).is_file())  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
 def _signal_name(number: int) -> str:
@@ -485,8 +516,8 @@ def _start_message(failure: StartFailed) -> str:
     if failure.what == "working directory":
         return f"the working directory {failure.path!r} cannot be entered: {why}; create it or set working_dir"
     if failure.what == "program":
-        hint = "install it, or give its path" if failure.errno == 2 else "make it executable (chmod +x) or run it with its interpreter"  # noqa: PLR2004
-        if failure.errno == 7:  # noqa: PLR2004 - E2BIG
+        hint = "install it, or give its path" if failure.errno == 2 else "make it executable (chmod +x) or run it with its interpreter"
+        if failure.errno == 7:  # E2BIG
             hint = "its arguments and environment are too long for the system: pass the data by stdin or a file"
         return f"the program {failure.path!r} cannot be started: {why}; {hint}"
     return f"it cannot be started: {failure.what}"

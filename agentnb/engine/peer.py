@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from agentnb import wire
-from agentnb.events import Message, from_wire
+from agentnb.events import Message
 
 
 class Peer:
@@ -16,14 +16,14 @@ class Peer:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, on_message: Callable[[Message], None], on_gone: Callable[[], None]
     ) -> None:
-        """Own `sock`; `on_gone` is called once when the client has closed it or sends what is no message."""
+        """Own `sock`; `on_gone` is called once when the client has closed it or sends what is no frame."""
         self._loop = loop
         self._sock: socket.socket | None = sock
         self._on_message = on_message
         self._on_gone = on_gone
         self._decoder = wire.Decoder()
         self._outbox = bytearray()
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003 - positional only
         loop.add_reader(sock, self._readable)
 
     @property
@@ -36,9 +36,18 @@ class Peer:
         if self._sock is None:
             return
         waiting = bool(self._outbox)
-        self._outbox += wire.encode(messages)
+        self._outbox += self._encoded(messages)
         if not waiting:
             self._flush()
+
+    def _encoded(self, messages: Sequence[Message]) -> bytes:
+        try:
+            return wire.encode(messages)
+        except (TypeError, ValueError, RecursionError) as bad:
+            if len(messages) > 1:  # the others are innocent
+                return b"".join(self._encoded([message]) for message in messages)
+            self._loop.call_exception_handler({"message": f"a {messages[0].type} message is no JSON", "exception": bad})
+            return b""
 
     def _flush(self) -> None:
         if self._sock is None:
@@ -65,8 +74,11 @@ class Peer:
         except (OSError, wire.ProtocolError):
             data, found = b"", []
         for item in found:
-            if (message := from_wire(item)) is not None:
-                self._on_message(message)
+            try:
+                if (message := wire.parse(item)) is not None:
+                    self._on_message(message)
+            except Exception as bad:  # noqa: BLE001 - one bad message must not take the others with it
+                self._loop.call_exception_handler({"message": f"a message was left out: {str(item)[:200]}", "exception": bad})
         if not data:
             self._gone()
 

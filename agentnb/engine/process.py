@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import asyncio
 import ctypes
+import errno
 import marshal
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +20,11 @@ from agentnb.engine.spawner import MAX_PACKET, SOCKET_FD
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SPAWNER = Path(__file__).with_name("spawner.py")
+#: The system has too many descriptors or buffers on their way just now: try again soon.
+_CROWDED = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+_CROWDED_S = 0.02
+#: How many files this process may open as it was started; commands get the same.
+_NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 class SpawnerDied(Exception):
@@ -48,6 +55,8 @@ class Exit:
     read_bytes: int | None
     write_bytes: int | None
     orphans: list[int]
+    tree_peak_bytes: int = 0
+    seen: int = 0
 
     @property
     def exit_code(self) -> int | None:
@@ -71,6 +80,17 @@ class Child:
     started_at: float = 0.0
     exit: Exit | None = None
     extra: list[tuple[float, int, int | None, int | None]] = field(default_factory=list)
+    on_sample: Callable[[float, float, int, int, int, int], None] | None = None
+
+
+@dataclass(slots=True)
+class Limited:
+    """What a command's limits ask of the spawner: what to sample (sampler.REPORT ...) and for whom, RLIMIT_NOFILE, groups to join."""
+
+    flags: int = 0
+    nofile: int = 0
+    joins: Sequence[str] = ()
+    on_sample: Callable[[float, float, int, int, int, int], None] | None = None
 
 
 class Spawner:
@@ -81,7 +101,7 @@ class Spawner:
         self._loop = loop
         self._on_death = on_death
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock.setblocking(False)
+        self._sock.setblocking(False)  # noqa: FBT003 - positional only
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.pid = _fork_spawner(theirs)
         theirs.close()
@@ -101,7 +121,7 @@ class Spawner:
         """Forget an environment."""
         self._send(("drop_env", env_id), [])
 
-    async def spawn(
+    async def spawn(  # noqa: PLR0917 - the parts of one packet
         self,
         argv: Sequence[str],
         cwd: str,
@@ -110,16 +130,19 @@ class Spawner:
         fds: Sequence[int],
         targets: Sequence[int],
         on_exit: Callable[[Exit], None],
+        limited: Limited | None = None,
     ) -> Child:
         """Start a command; `fds` become its 0, 1, 2 and `targets`, and are closed here in every case.
 
         Raises StartFailed when it cannot be started and SpawnerDied when nobody can start it.
         """
         self._next += 1
-        child = Child(self._next, self._loop.create_future(), on_exit)
+        how = limited or Limited()
+        child = Child(self._next, self._loop.create_future(), on_exit, on_sample=how.on_sample)
         self._children[child.key] = child
         try:
-            self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets)), list(fds))
+            packet = ("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), how.flags, how.nofile, tuple(how.joins))
+            self._send(packet, list(fds))
             await child.started
         except BaseException:
             if not child.pid:
@@ -169,7 +192,7 @@ class Spawner:
             self._flush()
 
     def _flush(self) -> None:
-        while self._waiting:
+        while self._waiting and self.alive:
             data, fds = self._waiting[0]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             try:
@@ -177,12 +200,15 @@ class Spawner:
             except BlockingIOError:
                 self._loop.add_writer(self._sock, self._flush)
                 return
-            except OSError:  # its end is seen by the reader
+            except OSError as bad:
                 self._loop.remove_writer(self._sock)
-                return
+                if bad.errno in _CROWDED:
+                    self._loop.call_later(_CROWDED_S, self._flush)
+                return  # else its end is seen by the reader
             _close(fds)
             del self._waiting[0]
-        self._loop.remove_writer(self._sock)
+        if self.alive:
+            self._loop.remove_writer(self._sock)
 
     def _readable(self) -> None:
         try:
@@ -216,9 +242,11 @@ class Spawner:
             if not child.started.done():
                 child.started.set_exception(StartFailed(item[3], item[4], item[2]))
         elif kind == "exit":
-            _, _, status, at, cpu, rss, read, written, orphans, floor = item
-            child.exit = Exit(status, at, cpu, rss * 1024, floor * 1024, read, written, orphans)
+            _, _, status, at, cpu, rss, read, written, orphans, floor, tree_peak, seen = item
+            child.exit = Exit(status, at, cpu, rss * 1024, floor * 1024, read, written, orphans, tree_peak, seen)
             child.on_exit(child.exit)
+        elif kind == "sample" and child.on_sample is not None:
+            child.on_sample(*item[2:])
         elif kind == "orphan":
             _, _, cpu, rss, read, written = item
             child.extra.append((cpu, rss * 1024, read, written))
@@ -232,7 +260,8 @@ class Spawner:
             _close(fds)
         self._waiting.clear()
         os.waitpid(self.pid, 0)
-        for future in [*self._asked.values(), *(child.started for child in self._children.values())]:
+        futures: list[asyncio.Future[Any]] = [*self._asked.values(), *(child.started for child in self._children.values())]
+        for future in futures:
             if not future.done():
                 future.set_exception(SpawnerDied())
                 future.exception()  # whoever waits sees it; nobody waiting is fine too
@@ -243,12 +272,13 @@ class Spawner:
 def _fork_spawner(sock: socket.socket) -> int:
     """Fork and exec the spawner, a subreaper, with `sock` as its descriptor 3."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    argv = [sys.executable, "-I", "-S", str(_SPAWNER)]
+    argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_SPAWNER)]
     pid = os.fork()
     if pid:
         return pid
     try:
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, _NOFILE)
         fd = sock.fileno()
         if fd == SOCKET_FD:
             os.set_inheritable(fd, True)  # noqa: FBT003 - positional only
@@ -259,8 +289,12 @@ def _fork_spawner(sock: socket.socket) -> int:
         os._exit(127)
 
 
-def become_subreaper() -> None:
-    """Should the spawner die, its children become this process's, which can then end them."""
+def prepare_host() -> None:
+    """Make this process ready to host a spawner: open as many files as are allowed (each run takes some), be a subreaper.
+
+    Should the spawner die, its children become this process's, which can then end them.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_NOFILE[1], _NOFILE[1]))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

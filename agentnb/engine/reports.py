@@ -22,6 +22,18 @@ from typing import Any
 
 #: A line longer than this is no report (1 GiB of output in one line must not cost memory).
 MAX_LINE = 8 * 1024 * 1024
+#: Reports and structured output that are nested deeper than this are refused.
+MAX_DEPTH = 200
+
+
+def too_deep(data: Any) -> bool:
+    """Whether JSON data is nested more than MAX_DEPTH deep, so that writing it again might not work everywhere."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [item for value in level if isinstance(value, dict | list) for item in (value.values() if isinstance(value, dict) else value)]
+        if not level:
+            return False
+    return True
 
 
 class ReportLines:
@@ -41,7 +53,9 @@ class ReportLines:
         """Take the next bytes; return the reports that are complete now."""
         self._rest += data
         if b"\n" not in data:
-            if len(self._rest) > MAX_LINE:
+            if self._skipping:
+                self._rest.clear()
+            elif len(self._rest) > MAX_LINE:
                 self._note(bytes(self._rest[:200]))
                 self._rest.clear()
                 self._skipping = True
@@ -56,9 +70,9 @@ class ReportLines:
     def _parse(self, line: bytes) -> dict[str, Any] | None:
         try:
             report = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             report = None
-        if not isinstance(report, dict) or not isinstance(report.get("t"), str):
+        if not isinstance(report, dict) or not isinstance(report.get("t"), str) or too_deep(report):
             self._note(line)
             return None
         return report

@@ -1,3 +1,5 @@
+# ruff: noqa: PTH113, PTH115, PTH118, PTH208, SIM105
+# (pathlib and contextlib would make this process bigger)
 """The spawner: the small process that is the parent of all commands.
 
 It is run by path with ``python -I -S`` and imports next to nothing, for two reasons. A child's peak memory as the kernel
@@ -8,23 +10,41 @@ It is a subreaper (set by the supervisor before exec), so daemonised grandchildr
 Packets on descriptor 3 (SOCK_SEQPACKET) hold marshalled tuples; a packet too big for the socket travels in a memfd.
 
     in   ("env", env_id, {name: value})                      ("drop_env", env_id)
-         ("spawn", key, argv, cwd, env_id, overrides, fd_targets) + descriptors, to be child's 0, 1, 2 and fd_targets
+         ("spawn", key, argv, cwd, env_id, overrides, fd_targets, flags, nofile, joins)
+             + descriptors, to be the child's 0, 1, 2 and fd_targets; flags: see sampler.py; nofile: RLIMIT_NOFILE or 0;
+             joins: cgroup.procs files of the groups that the child shall be a member of
          ("signal", key, signo, tag)  ("tree", key, tag)  ("forget", key)
     out  a list of
          ("spawned", key, pid, monotonic)                    ("failed", key, errno, what, path)
-         ("exit", key, wait status, monotonic, cpu seconds, max rss kB, read bytes, write bytes, orphan pids, own peak kB)
+         ("exit", key, wait status, monotonic, cpu seconds, max rss kB, read bytes, write bytes, orphan pids, own peak kB,
+             sampled peak bytes of the tree, processes seen)
+         ("sample", key, monotonic, cpu seconds, memory bytes, processes, disk bytes, descriptors)      for flag REPORT
          ("orphan", key, cpu seconds, max rss kB, read bytes, write bytes)       one adopted descendant was reaped
          ("tree", tag, pids)                                 who was alive (and, for "signal", was signalled)
 """
 
-import _signal
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # typeshed has none
 import _socket
 import marshal
 import os
 import resource
 import select
+import sys
 import time
 from errno import ENOENT, ENOEXEC
+
+if __name__ == "__main__":  # run by path, isolated: nothing else puts the package on the path
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from agentnb.engine.proc import children_of, io_of, read_file, stat_of
+from agentnb.engine.sampler import PERIOD_S, REPORT, Tree
+
+TYPE_CHECKING = False  # the typing module would make this process bigger
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 SOCKET_FD = 3
 SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
@@ -32,56 +52,11 @@ SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 MAX_PACKET = 96 * 1024
 MARK = b"AGENTNB_RUN_ID="
+#: A packet of answers holds this many at most, so that it fits the socket.
+ANSWERS = 100
 
 
-def read_file(path):
-    """The bytes of a small file of /proc; empty when it is gone or may not be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, 1 << 17)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
-
-
-def children_of(pid):
-    """Pids of the direct children of `pid`, of all its threads."""
-    found = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task") if pid != os.getpid() else [str(pid)]
-    except OSError:
-        return found
-    for thread in threads:
-        found += [int(word) for word in read_file(f"/proc/{pid}/task/{thread}/children").split()]
-    return found
-
-
-def stat_of(pid):
-    """(state, session id) of `pid`, or None when it is gone."""
-    text = read_file(f"/proc/{pid}/stat")
-    if not text:
-        return None
-    words = text[text.rindex(b")") + 2 :].split()
-    return words[0], int(words[3])
-
-
-def io_of(pid):
-    """(bytes read from disk, bytes written to it) by `pid` and the children it waited for; a zombie still knows."""
-    read = written = None
-    for line in read_file(f"/proc/{pid}/io").splitlines():
-        name, _, value = line.partition(b": ")
-        if name == b"read_bytes":
-            read = int(value)
-        elif name == b"write_bytes":
-            written = int(value)
-    return read, written
-
-
-def find_program(name, env, cwd):
+def find_program(name: str, env: Mapping[str, str], cwd: str) -> str:
     """The path to execute for `name`, searched in PATH of the child's own environment. Raises FileNotFoundError."""
     if "/" in name:
         return name if name.startswith("/") else os.path.join(cwd, name)
@@ -100,18 +75,20 @@ def find_program(name, env, cwd):
 class Spawner:
     """One loop over the socket and SIGCHLD."""
 
-    def __init__(self, sock):
+    def __init__(self, sock: _socket.socket) -> None:
         """Serve the supervisor at the other end of `sock`."""
         self.sock = sock
-        self.envs = {}
-        self.mains = {}  # pid -> key, of commands that have not been reaped
-        self.keys = {}  # key -> (pid of the command, run id or None)
-        self.adopted = {}  # pid -> key, of orphans that belong to a run
-        self.out = []
+        self.envs: dict[int, dict[str, str]] = {}
+        self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
+        self.keys: dict[int, tuple[int, str | None, frozenset[str]]] = {}  # key -> (pid of the command, run id, its pipes)
+        self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
+        self.trees: dict[int, Tree] = {}  # key -> what was sampled, until the run is forgotten
+        self.next_sample = 0.0
+        self.out: list[tuple[Any, ...]] = []
 
     # --- requests
 
-    def handle(self, packet, fds):
+    def handle(self, packet: tuple[Any, ...], fds: list[int]) -> None:
         """Do what one packet asks."""
         kind = packet[0]
         if kind == "spawn":
@@ -122,39 +99,47 @@ class Spawner:
             self.out.append(("tree", packet[2], self.members(packet[1])))
         elif kind == "forget":
             self.keys.pop(packet[1], None)
+            if (tree := self.trees.pop(packet[1], None)) is not None:
+                tree.close()
         elif kind == "env":
             self.envs[packet[1]] = packet[2]
         elif kind == "drop_env":
             self.envs.pop(packet[1], None)
 
-    def spawn(self, packet, fds):
+    def spawn(self, packet: tuple[Any, ...], fds: list[int]) -> None:
         """Start a command in a session of its own and answer "spawned" or "failed"."""
-        _, key, argv, cwd, env_id, overrides, targets = packet
+        _, key, argv, cwd, env_id, overrides, targets, flags, nofile, joins = packet
         what, path = "working directory", cwd
         try:
             os.chdir(cwd)
             env = self.envs[env_id] | overrides
             what, path = "program", argv[0]
             path = find_program(argv[0], env, cwd)
-            pid = self.start(path, argv, env, fds, targets)
+            with Joined(joins):
+                pid = self.start(path, argv, env, fds, targets)
+            if nofile:  # afterwards: under a low limit the child could not copy its descriptors
+                bound_descriptors(pid, nofile)
         except OSError as error:
             self.out.append(("failed", key, error.errno or 0, what, path))
-        except (ValueError, TypeError) as error:
-            self.out.append(("failed", key, 22, str(error), path))
+        except (ValueError, TypeError, LookupError) as error:  # NUL in a word, no words, an environment nobody sent ...
+            self.out.append(("failed", key, 22, f"{type(error).__name__}: {error}", path))
         else:
             self.mains[pid] = key
-            self.keys[key] = (pid, overrides.get("AGENTNB_RUN_ID"))
+            self.keys[key] = (pid, overrides.get("AGENTNB_RUN_ID"), frozenset(map(pipe_of, fds[1:3])) - {""})
+            if not self.trees:
+                self.next_sample = time.monotonic() + PERIOD_S
+            self.trees[key] = Tree(flags)
             self.out.append(("spawned", key, pid, time.monotonic()))
         finally:
             os.chdir("/")
             for fd in fds:
                 os.close(fd)
 
-    def start(self, path, argv, env, fds, targets):
+    def start(self, path: str, argv: tuple[str, ...], env: Mapping[str, str], fds: Sequence[int], targets: Sequence[int]) -> int:
         """Call posix_spawn; a text file without an interpreter line is given to sh, as execvp would."""
         # A descriptor that already has a target's number would be overwritten before it is copied: move all out of the way.
-        high = [os.dup2(fd, 64 + n, False) for n, fd in enumerate(fds)]
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, (0, 1, 2, *targets))]
+        high = [os.dup2(fd, 64 + n, inheritable=False) for n, fd in enumerate(fds)]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, (0, 1, 2, *targets), strict=True)]
         try:
             return os.posix_spawn(path, argv, env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
         except OSError as error:
@@ -167,7 +152,7 @@ class Spawner:
             for fd in high:
                 os.close(fd)
 
-    def signal(self, key, signo, tag):
+    def signal(self, key: int, signo: int, tag: int) -> None:
         """Send `signo` to every live process of a run and say who they were."""
         pids = self.members(key)
         for pid in pids:
@@ -179,14 +164,14 @@ class Spawner:
 
     # --- who belongs to a run
 
-    def members(self, key):
+    def members(self, key: int) -> list[int]:
         """Live processes of a run: its command, the orphans it left, and all below them. Children come before parents."""
         if key not in self.keys:
             return []
         self.adopt()
         roots = [pid for pid, owner in self.mains.items() if owner == key]
         roots += [pid for pid, owner in self.adopted.items() if owner == key]
-        found = []
+        found: list[int] = []
         while roots:
             pid = roots.pop()
             stat = stat_of(pid)
@@ -197,30 +182,37 @@ class Spawner:
             roots += children_of(pid)
         return found[::-1]
 
-    def adopt(self):
+    def adopt(self) -> None:
         """Find out to which runs new orphans belong."""
         for pid in children_of(os.getpid()):
             if pid not in self.mains and pid not in self.adopted:
                 self.adopted[pid] = self.owner(pid)
 
-    def owner(self, pid):
-        """The run that an orphan comes from: by its session, else by the mark in its environment, else the only run there is."""
+    def owner(self, pid: int) -> int | None:
+        """The run that an orphan comes from.
+
+        By its session, else by the mark in its environment, else by the pipes it holds, else the only run there is.
+        """
         stat = stat_of(pid)
         session = stat[1] if stat else 0
-        for key, (main, _) in self.keys.items():
+        for key, (main, _, _) in self.keys.items():
             if main == session:
                 return key
         for word in read_file(f"/proc/{pid}/environ").split(b"\0"):
             if word.startswith(MARK):
                 run_id = word[len(MARK) :].decode()
-                for key, (_, name) in self.keys.items():
+                for key, (_, name, _) in self.keys.items():
                     if name == run_id:
                         return key
+        held = {pipe_of(fd, pid) for fd in (1, 2)} - {""}
+        for key, (_, _, pipes) in self.keys.items():
+            if held & pipes:
+                return key
         return next(iter(self.keys)) if len(self.keys) == 1 else None
 
     # --- reaping
 
-    def reap(self):
+    def reap(self) -> None:
         """Account for every child that has ended, and let it go."""
         while True:
             try:
@@ -231,7 +223,7 @@ class Spawner:
                 return
             self.account(info.si_pid)
 
-    def account(self, pid):
+    def account(self, pid: int) -> None:
         """Read what a zombie used, reap it, and report."""
         now = time.monotonic()
         if pid not in self.mains and pid not in self.adopted:
@@ -239,19 +231,23 @@ class Spawner:
         read, written = io_of(pid)
         _, status, use = os.wait4(pid, 0)
         used = (use.ru_utime + use.ru_stime, use.ru_maxrss, read, written)
+        tree = self.trees.get(self.mains[pid] if pid in self.mains else self.adopted[pid] or 0)
+        if tree is not None:
+            tree.ended(used[0], (read or 0) + (written or 0))
         if pid in self.mains:
             key = self.mains.pop(pid)
             self.adopt()
-            orphans = [p for p, owner in self.adopted.items() if owner == key]
-            self.out.append(("exit", key, status, now, *used, orphans, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+            orphans = [p for p, owner in self.adopted.items() if owner == key and is_live(p)]
+            seen = (tree.peak_rss, tree.seen) if tree is not None else (0, 0)
+            self.out.append(("exit", key, status, now, *used, orphans, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *seen))
         else:
-            key = self.adopted.pop(pid)
-            if key in self.keys:
-                self.out.append(("orphan", key, *used))
+            owner = self.adopted.pop(pid)
+            if owner in self.keys:
+                self.out.append(("orphan", owner, *used))
 
     # --- the loop
 
-    def serve(self):
+    def serve(self) -> None:
         """Serve until the supervisor is gone, then end all that is left."""
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         _signal.signal(SIGCHLD, lambda *_: None)
@@ -261,16 +257,35 @@ class Spawner:
         poll.register(wake_r, select.POLLIN)
         open_ = True
         while open_:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self.until_sample()):
                 if fd == wake_r:
                     os.read(wake_r, 4096)
                     self.reap()
                 else:
                     open_ = self.receive()
+            if self.trees and time.monotonic() >= self.next_sample:
+                self.sample()
             open_ = self.flush() and open_
         self.end_all()
 
-    def receive(self):
+    def until_sample(self) -> int | None:
+        """Milliseconds to wait at most; None when nothing is to be sampled."""
+        return max(int(1000 * (self.next_sample - time.monotonic())) + 1, 0) if self.trees else None
+
+    def sample(self) -> None:
+        """Read every live tree."""
+        now = time.monotonic()
+        self.next_sample = now + PERIOD_S
+        roots: dict[int | None, list[int]] = {}
+        for pid, key in (*self.mains.items(), *self.adopted.items()):
+            roots.setdefault(key, []).append(pid)
+        for key, tree in self.trees.items():
+            if key in roots:
+                readings = tree.sample(roots[key])
+                if tree.flags & REPORT:
+                    self.out.append(("sample", key, now, *readings))
+
+    def receive(self) -> bool:
         """Take one packet; False at the end of the stream."""
         try:
             data, anc, _, _ = self.sock.recvmsg(MAX_PACKET + 4096, _socket.CMSG_SPACE(4 * 16), _socket.MSG_CMSG_CLOEXEC)
@@ -283,21 +298,20 @@ class Spawner:
             big = fds.pop(0)
             data = read_all(big)
             os.close(big)
-        self.handle(marshal.loads(data), fds)
+        self.handle(marshal.loads(data), fds)  # noqa: S302 - written by the supervisor
         return True
 
-    def flush(self):
+    def flush(self) -> bool:
         """Send what was found out; False when nobody listens any more."""
-        if not self.out:
-            return True
-        packet, self.out = marshal.dumps(self.out), []
+        out, self.out = self.out, []
         try:
-            self.sock.send(packet)
+            for start in range(0, len(out), ANSWERS):
+                self.sock.send(marshal.dumps(out[start : start + ANSWERS]))
         except OSError:
             return False
         return True
 
-    def end_all(self):
+    def end_all(self) -> None:
         """The supervisor is gone: ask every descendant to end, then make it."""
         deadline = time.monotonic() + 0.4
         signo = SIGTERM
@@ -314,9 +328,10 @@ class Spawner:
             signo = SIGKILL
             time.sleep(0.01)
 
-    def descendants(self):
+    def descendants(self) -> list[int]:
         """Everything alive below this process."""
-        found, roots = [], children_of(os.getpid())
+        found: list[int] = []
+        roots = children_of(os.getpid())
         while roots:
             pid = roots.pop()
             stat = stat_of(pid)
@@ -327,9 +342,76 @@ class Spawner:
         return found
 
 
-def read_all(fd):
+class Joined:
+    """While it is entered this process is a member of control groups, and so is whatever it starts."""
+
+    def __init__(self, joins: Sequence[str]) -> None:
+        """`joins`: cgroup.procs files."""
+        self.joins = joins
+        self.homes: list[str] = []
+
+    def __enter__(self) -> None:
+        """Join. Raises OSError."""
+        for path in self.joins:
+            self.homes.append(home_of(path))
+            write_file(path, b"0")
+
+    def __exit__(self, *_: object) -> None:
+        """Go home."""
+        for path in self.homes:
+            write_file(path, b"0")
+
+
+def bound_descriptors(pid: int, most: int) -> None:
+    """Set the RLIMIT_NOFILE of a process that was just started."""
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), hard))
+    except OSError:
+        pass  # it has ended
+
+
+def home_of(path: str) -> str:
+    """The cgroup.procs file of the group that this process is in, in the hierarchy that `path` belongs to. Raises OSError."""
+    own = [line.split(":", 2) for line in read_file("/proc/self/cgroup").decode().splitlines()]
+    for line in read_file("/proc/self/mountinfo").decode().splitlines():
+        words = line.split()
+        mount, kind, options = words[4], words[words.index("-") + 1], words[-1].split(",")
+        if kind in {"cgroup", "cgroup2"} and path.startswith(f"{mount}/"):
+            for _, names, group in own:
+                if names.split(",")[0] in options if names else kind == "cgroup2":
+                    return f"{mount}{group.rstrip('/')}/cgroup.procs"
+    raise FileNotFoundError(ENOENT, "no such cgroup hierarchy", path)
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a control file. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def is_live(pid: int) -> bool:
+    """Whether `pid` is there and no zombie."""
+    stat = stat_of(pid)
+    return stat is not None and stat[0] not in {b"Z", b"X"}
+
+
+def pipe_of(fd: int, pid: int | str = "self") -> str:
+    """Which pipe `fd` of a process is; empty when it is none."""
+    try:
+        target = os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return ""
+    return target if target.startswith("pipe:") else ""
+
+
+def read_all(fd: int) -> bytes:
     """The whole content of a memfd."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while part := os.pread(fd, 1 << 20, at):
         parts.append(part)
         at += len(part)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from agentnb import requests
-from agentnb.engine.attempt import Stop
+from agentnb.engine.stop import Stop
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
-from agentnb.engine.process import Spawner, become_subreaper
+from agentnb.engine.proc import children_of
+from agentnb.engine.process import Spawner, prepare_host
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.scheduler import Queue, Waiting
 from agentnb.engine.watching import Watching
@@ -154,7 +155,7 @@ class Supervisor:
         self._refused: dict[str, str] = {}
         self._closing = False
         self._done: asyncio.Future[None] = self._loop.create_future()
-        become_subreaper()
+        prepare_host()
         self.peer.send([Ready(requests.PROTOCOL_VERSION, os.getpid())])
 
     async def serve(self) -> None:
@@ -324,8 +325,6 @@ class Supervisor:
 
 def end_own_children(spare: set[int]) -> None:
     """SIGKILL every descendant of this process, and reap what becomes its child, until nothing is left."""
-    from agentnb.engine.spawner import children_of  # the same /proc reading as the spawner's
-
     while pids := [pid for pid in children_of(os.getpid()) if pid not in spare]:
         for pid in pids:
             for below in [*children_of(pid), pid]:

@@ -29,7 +29,7 @@ def compare(
 ) -> pd.DataFrame:
     """One row per group of equal values in the column(s) `by`, in the order in which the groups first come.
 
-    Columns: `n` (all runs), `failures` (runs whose status is not completed), then of `metric`, in its own unit: `median`, `p90`, `mean`,
+    Columns: `n` (all runs), `failures` (runs that ended, and did not complete), then of `metric`, in its own unit: `median`, `p90`, `mean`,
     `mean_low` and `mean_high` (percentile bootstrap of the mean at `confidence`, from `resamples` seeded resamples; NA for fewer than 5
     values), and `ratio` of the median to the baseline group's. `baseline`: the value (for several columns: the tuple of values) of a
     group; default: the first group. Only completed runs enter the metric, so a group that only failed keeps its row with NA figures.
@@ -39,19 +39,27 @@ def compare(
     keys = [by] if isinstance(by, str) else list(by)
     _check(df, keys, metric, confidence, resamples)
     values = pd.to_numeric(df[metric].dt.total_seconds() if _is_span(df[metric]) else df[metric]).astype("Float64")
-    done = df["status"].eq("completed").fillna(value=False).astype(bool) if "status" in df else pd.Series(data=True, index=df.index)
+    done, live = _standing(df)
     rng = np.random.default_rng(seed)
     rows, names, firsts = [], [], []
     for name, places in _groups(df, keys):
-        good = done.to_numpy()[places]
+        good = done[places]
         sample = values.iloc[places][good].dropna().to_numpy(dtype="float64")
-        rows.append({"n": len(places), "failures": int((~good).sum()), **_figures(sample, confidence, resamples, rng)})
+        rows.append({"n": len(places), "failures": int((~good & ~live[places]).sum()), **_figures(sample, confidence, resamples, rng)})
         names.append(name)
         firsts.append(int(places[0]))
     result = pd.DataFrame(rows, columns=["n", "failures", *_NUMBERS[:-1]], index=_index(df, keys, firsts))
     result = result.astype({"n": "Int64", "failures": "Int64"} | dict.fromkeys(_NUMBERS[:-1], "Float64"))
     result["ratio"] = (result["median"] / _base(result, names, baseline)).astype("Float64")
     return result
+
+
+def _standing(df: pd.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Which rows completed, and which are not finished."""
+    if "status" not in df:
+        return np.ones(len(df), dtype=bool), np.zeros(len(df), dtype=bool)
+    status = df["status"].astype("object")
+    return status.isin(["completed"]).to_numpy(), status.isin(["pending", "running", "cancelling"]).to_numpy()
 
 
 def _check(df: pd.DataFrame, keys: list[str], metric: str, confidence: float, resamples: int) -> None:

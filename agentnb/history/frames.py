@@ -98,7 +98,7 @@ def _frame(frame: Frame, root: Path, given: Filters) -> pd.DataFrame:
     chosen = given.get("columns")
     result = pd.DataFrame(made, index=pd.RangeIndex(len(rows)))
     if chosen is not None:
-        result = _choose(frame, result, list(chosen))
+        result = _choose(result, list(chosen))
     result.attrs["agentnb"] = {name: _meaning(frame, str(name)) for name in result.columns}
     return result
 
@@ -166,7 +166,7 @@ def _spread(prefix: str, texts: Sequence[str]) -> dict[str, pd.Series[Any]]:
     return {f"{prefix}.{key}": arrays.inferred(f"{prefix}.{key}", [row.get(key) for row in rows]) for key in keys}
 
 
-def _choose(frame: Frame, result: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:
+def _choose(result: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:
     for name in chosen:
         if name not in result:
             if len(result):

@@ -30,7 +30,7 @@ _EDGE = "#444444"
 
 #: Heights in parts of a row; a run's bar gets thinner when its steps are drawn below it.
 _RUN_HEIGHT, _STEP_HEIGHT = 0.72, 0.28
-_MOST_LABELS = 60
+_MOST_LABELS = 200
 _LONGEST_LABEL = 32
 
 
@@ -65,7 +65,7 @@ def timeline(runs_df: pd.DataFrame, steps_df: pd.DataFrame, *, ax: Axes | None =
         axes.text(0.5, 0.5, "no runs yet", ha="center", va="center", transform=axes.transAxes, color="#666666")
         axes.set_axis_off()
     if title:
-        axes.set_title(title, loc="left", parse_math=False)
+        axes.set_title(title, loc="left", parse_math=False, pad=24 if len(runs_df) else 6)  # above the legend
     return _figure(axes)
 
 
@@ -76,12 +76,15 @@ def _check(df: pd.DataFrame, needed: Sequence[str], what: str) -> None:
 
 def _axes(rows: int) -> Axes:
     try:
-        from matplotlib.figure import Figure
+        from agentnb.notebook.chart import Chart
     except ImportError as missing:
         raise RuntimeUnavailable('the timeline needs matplotlib: pip install "agentnb[plot]"') from missing
-    # A figure of its own, not pyplot's: nothing global keeps it alive, and no backend is chosen.
-    height = 1.1 + (max(rows, 2) * 0.34 if rows <= _MOST_LABELS else min(rows * 0.12 + 13, 36))
-    return Figure(figsize=(9, height), layout="constrained").add_subplot()
+    return Chart(figsize=(9, 1.1 + max(rows, 2) * _pitch(rows)), layout="constrained").add_subplot()
+
+
+def _pitch(rows: int) -> float:
+    """The height of a row in inches: comfortable for a few, still legible for 200, and never a figure beyond 30 inches."""
+    return min(0.34, 9 / max(rows, 1) + 0.1, 29 / max(rows, 1))
 
 
 def _figure(axes: Axes) -> Figure:
@@ -132,8 +135,8 @@ def _draw(axes: Axes, bar: Bar) -> None:
 
 def _dress(axes: Axes, runs: pd.DataFrame, bars: Sequence[Bar]) -> None:
     """Labels, axis, grid and legend."""
-    every = -(-len(runs) // _MOST_LABELS) if len(runs) > 200 else 1
-    size = 9 if len(runs) <= _MOST_LABELS else 5
+    every = -(-len(runs) // _MOST_LABELS)
+    size = min(9.0, max(6.0, _pitch(len(runs)) * 72 * 0.62))
     axes.set_yticks(range(0, len(runs), every), [_label(name) for name in runs["name"].iloc[::every]], fontsize=size, parse_math=False)
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.set_xlim(left=0)
@@ -150,9 +153,12 @@ def _legend(axes: Axes, bars: Sequence[Bar]) -> None:
     from matplotlib.patches import Patch
 
     shown = {bar.status for bar in bars if not bar.queued}
-    marks = [Patch(facecolor=_QUEUED, edgecolor="#BBBBBB", label="waiting")]
+    waited = any(bar.queued and bar.length for bar in bars)
+    marks = [Patch(facecolor=_QUEUED, edgecolor="#BBBBBB", label="waiting")] if waited else []
     marks += [Patch(facecolor=c, edgecolor=_EDGE, hatch=h, label=status) for status, (c, h) in LOOKS.items() if status in shown]
-    axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(marks), frameon=False, fontsize=8, borderaxespad=0.2)
+    axes.legend(
+        handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=max(len(marks), 1), frameon=False, fontsize=8, borderaxespad=0.2
+    )
 
 
 def _label(name: object) -> str:

@@ -4,129 +4,163 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentnb import requests
-from agentnb.errors import StoreError
+from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, RunFinished
 from agentnb.notebook import loop as loops
 from agentnb.notebook.snapshot import Segment
 
 if TYPE_CHECKING:
-    from agentnb.engine.client import Client
+    from agentnb.notebook.live import LiveRun
 
 Stream = Literal["stdout", "stderr"]
+_STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _REPLY_S = 30.0
 _POLL_S = 0.1
 _TAIL_BYTES = 16 * 1024
 _PIECE = 1 << 20
 
 
+def log_record(root: Path, run_id: str, stream: str, attempt: int) -> Json | None:
+    """Where the output of a run whose supervisor died is, as in events.RunFinished; None when nothing of it is on disk."""
+    suffix = "" if attempt <= 1 else f".{attempt}"
+    path = f"runs/{run_id}/{stream}{suffix}.log"
+    try:
+        return {"size": (root / path).stat().st_size, "text": None, "path": path}
+    except OSError:
+        return None
+
+
+def kept_bytes(root: Path, record: Json | None, start: int = 0, most: int = -1) -> bytes:
+    """What a stream's record stands for, from byte `start`, at most `most` bytes. Raises StoreError when its log file is gone."""
+    if record is None:
+        return b""
+    if record["path"] is None:
+        data = (record["text"] or "").encode("utf-8", "replace")
+        return data[start:] if most < 0 else data[start : start + most]
+    path = root / record["path"]
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(most)
+    except OSError as bad:
+        raise StoreError(f"the log file {path} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
+
+
 class OutputReader:
     """Reads one run's streams: from its final event, from its log files, or, while it runs, after asking for a flush."""
 
-    def __init__(self, root: Path, run_id: str, client: Callable[[], Client], final: Callable[[], RunFinished | None]) -> None:
+    __slots__ = ("_live", "root")
+
+    def __init__(self, root: Path, live: LiveRun) -> None:
         """`root`: the store's folder."""
-        self._root = root
-        self._run_id = run_id
-        self._client = client
-        self._final = final
+        self.root = root
+        self._live = live
 
     def read(self, stream: Stream) -> bytes:
         """All of the stream so far. Raises StoreError when its log file is gone."""
-        return self._content(self._record(stream), 0)
+        return kept_bytes(self.root, self._records()[stream])
 
     def tail(self, n: int) -> str:
-        """The last `n` lines of both streams."""
-        segments = self._segments({name: self._record(name) for name in ("stdout", "stderr")}, self._order())
-        text = "".join(text for _, text in segments)
-        return "\n".join(text.rstrip("\n").split("\n")[-n:]) if n > 0 else ""
+        """The last `n` lines of both streams; of a line that was rewritten by carriage returns, what it read last."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ConfigError(f"tail: {n!r} is no number of lines; give zero or more")
+        if not n:
+            return ""
+        records, final = self._records(), self._live.final
+        order = final.detail.get("order") if final else None
+        if order is not None and not any(record and record["path"] for record in records.values()):
+            text = "".join(text for _, text in _interleaved(self.root, records, order))
+        else:
+            text = "\n".join(filter(None, (self._last_lines(records[stream], n) for stream in _STREAMS)))
+        lines = text.removesuffix("\n").split("\n")[-n:]
+        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
     def tail_segments(self, final: RunFinished) -> list[Segment]:
         """The end of a finished run's output, in the order it came as far as that is known."""
-        return self._segments({"stdout": final.stdout, "stderr": final.stderr}, final.detail.get("order"))
+        records, order = {"stdout": final.stdout, "stderr": final.stderr}, final.detail.get("order")
+        if order is not None and all(not r or (r["path"] is None and r["size"] <= _TAIL_BYTES) for r in records.values()):
+            return _interleaved(self.root, records, order)
+        ends = [(name, kept_bytes(self.root, r, max(r["size"] - _TAIL_BYTES, 0)) if r else b"") for name, r in records.items()]
+        return [(name, data.decode("utf-8", "replace")) for name, data in ends if data]
 
     async def lines(self, stream: Stream) -> AsyncIterator[str]:
         """The stream's lines as they come."""
-        decoder, rest, at = codecs.getincrementaldecoder("utf-8")("replace"), "", 0
+        _check_stream(stream)
+        decoder, rest, at, path = codecs.getincrementaldecoder("utf-8")("replace"), "", 0, None
         while True:
-            finished = self._final() is not None
-            data = self._content(await self._record_async(stream), at, _PIECE)
+            finished = self._live.final is not None
+            record = await self._record_async(stream)
+            if record and record["size"] and path is not None and record["path"] != path:  # another attempt writes to a file of its own
+                decoder, rest, at = codecs.getincrementaldecoder("utf-8")("replace"), "", 0
+            path = (record and record["path"]) or path
+            data = kept_bytes(self.root, record, at, _PIECE)
             at += len(data)
             *complete, rest = (rest + decoder.decode(data)).split("\n")
             for line in complete:
                 yield line.removesuffix("\r")
-            if finished and not data:
-                break
             if not data:
+                if finished:
+                    break
                 await asyncio.sleep(_POLL_S)
         if rest := rest + decoder.decode(b"", final=True):
             yield rest
 
-    def _order(self) -> Any:
-        final = self._final()
-        return final.detail.get("order") if final else None
+    def _last_lines(self, record: Json | None, n: int) -> str:
+        """At least the last `n` lines of one stream, read from its end."""
+        size = record["size"] if record else 0
+        length = min(_TAIL_BYTES, size)
+        while True:
+            data = kept_bytes(self.root, record, size - length, length) if length else b""
+            if data.count(b"\n") > n or length >= size:
+                break
+            length = min(length * 4, size)
+        if length < size:  # it begins somewhere in a line
+            data = data.partition(b"\n")[2]
+        return data.decode("utf-8", "replace").removesuffix("\n")
 
-    def _record(self, stream: Stream) -> Json | None:
-        final = self._final()
-        if final is not None:
-            return getattr(final, stream)
-        loops.refuse_to_block(f"reading {stream} of a live run")
-        try:
-            reply: Json = self._flush().result(_REPLY_S)
-        except RuntimeError:
-            final = self._final()  # it ended, or its supervisor did, at this moment
-            return getattr(final, stream) if final else None
-        return self._from_reply(reply, stream)
+    def _records(self) -> dict[Stream, Json | None]:
+        """Both streams' records, those of a live run after a flush."""
+        reply: Mapping[str, Any] = {}
+        if self._live.final is None:
+            loops.refuse_to_block("reading the output of a live run")
+            try:
+                reply = self._flush().result(_REPLY_S)
+            except TimeoutError:
+                raise TimeoutError(f"the supervisor did not answer within {_REPLY_S:g} s") from None
+            except RuntimeError:  # it ended, or its supervisor did, at this moment
+                reply = {}
+        return {stream: self._chosen(reply, stream) for stream in _STREAMS}
 
     async def _record_async(self, stream: Stream) -> Json | None:
-        final = self._final()
-        if final is not None:
-            return getattr(final, stream)
-        try:
-            reply: Json = await asyncio.wrap_future(self._flush())
-        except RuntimeError:
-            reply = {}
-        return self._from_reply(reply, stream)
+        reply: Mapping[str, Any] = {}
+        if self._live.final is None:
+            try:
+                reply = await asyncio.wrap_future(self._flush())
+            except RuntimeError:
+                reply = {}
+        return self._chosen(reply, stream)
 
-    def _from_reply(self, reply: Json, stream: Stream) -> Json | None:
-        final = self._final()
-        return getattr(final, stream) if final is not None else reply.get(stream)
+    def _chosen(self, reply: Mapping[str, Any], stream: Stream) -> Json | None:
+        final = self._live.final
+        return reply.get(stream) if final is None else getattr(final, stream)
 
     def _flush(self) -> Any:
-        return self._client().request(lambda number: requests.Flush(number, self._run_id))
-
-    def _content(self, record: Json | None, start: int, most: int = -1) -> bytes:
-        if record is None:
-            return b""
-        if record["path"] is None:
-            data = (record["text"] or "").encode("utf-8", "replace")
-            return data[start:] if most < 0 else data[start : start + most]
-        path = self._root / record["path"]
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(most)
-        except OSError as bad:
-            raise StoreError(f"the log file {path} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
-
-    def _segments(self, records: dict[str, Json | None], order: Any) -> list[Segment]:
-        """The last _TAIL_BYTES of each stream, interleaved when `order` covers them."""
-        texts = {}
-        for name, record in records.items():
-            size = record["size"] if record else 0
-            start = max(size - _TAIL_BYTES, 0)
-            texts[name] = self._content(record, start) if size else b""
-            if start or (record and record["path"]):
-                order = None
-        if not order:
-            return [(name, data.decode("utf-8", "replace")) for name, data in texts.items() if data]
-        return list(_interleave(texts, order))
+        return self._live.client.request(lambda number: requests.Flush(number, self._live.id))
 
 
-def _interleave(texts: dict[str, bytes], order: list[list[Any]]) -> list[Segment]:
+def _check_stream(stream: str) -> None:
+    if stream not in _STREAMS:
+        raise ConfigError(f"there is no stream {stream!r}; it is 'stdout' or 'stderr'")
+
+
+def _interleaved(root: Path, records: Mapping[Any, Json | None], order: list[list[Any]]) -> list[Segment]:
+    """All of both streams, piece by piece as they came."""
+    texts = {name: kept_bytes(root, record) for name, record in records.items()}
     at = dict.fromkeys(texts, 0)
     found: list[Segment] = []
     for name, size, *_ in order:
@@ -136,4 +170,3 @@ def _interleave(texts: dict[str, bytes], order: list[list[Any]]) -> list[Segment
             found.append((name, piece.decode("utf-8", "replace")))
     found += [(name, data[at[name] :].decode("utf-8", "replace")) for name, data in texts.items() if data[at[name] :]]
     return found
-

@@ -50,7 +50,7 @@ def test_scrolling_up_stops_following_and_jump_to_end_takes_it_up_again(open_boo
     expect(jump).to_be_hidden()
     log.press("Home")
     expect(jump).to_be_visible()
-    assert log.evaluate("node => node.scrollTop") < 100
+    wait_until(lambda: log.evaluate("node => node.scrollTop") == 0, "the log at its start")
 
 
 WAITING = """

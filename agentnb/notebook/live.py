@@ -1,0 +1,201 @@
+"""A run as the engine tells of it: changed on the engine's loop thread, read from any."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentnb import requests
+from agentnb.events import (
+    HostCancel,
+    HostStart,
+    Json,
+    Message,
+    OutputTail,
+    RunFinished,
+    RunRetrying,
+    RunStarted,
+    UsageReported,
+)
+from agentnb.notebook.hosting import Hosted, Make
+from agentnb.notebook.reading import OutputReader, log_record
+from agentnb.notebook.snapshot import RunSnapshot, Segment
+from agentnb.states import RunStatus
+
+if TYPE_CHECKING:
+    from agentnb.engine.client import Client
+
+_TAIL_PIECES = 400
+_TAIL_CHARS = 16 * 1024
+
+#: Versions only rise, whichever thread takes the next one.
+_versions = itertools.count(1)
+
+
+class LiveRun:
+    """One run's state. `ended` is resolved at its end; `version` rises with each change; `final` is its last event."""
+
+    __slots__ = (
+        "_attempt", "_cancelling", "_final_tail", "_hosted", "_run", "_started", "_tail", "_tail_chars", "_usage", "client", "ended",
+        "final", "grace_s", "id", "name", "output", "status", "tail_seq", "version",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, root: Path, run: Json, *, grace_s: float, hosted: Make | None = None) -> None:
+        """`run`: as in requests.Launch; `root`: the store's folder; `hosted`: makes the coroutine of a run that lives in this process."""
+        self.id: str = run["id"]
+        self.name: str = run["name"]
+        self.client = client
+        self.grace_s = grace_s
+        self.status = RunStatus.PENDING
+        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.final: RunFinished | None = None
+        self.output = OutputReader(root, self)
+        self.version = 0
+        self.tail_seq = 0
+        self._run = run
+        self._hosted: Hosted | None = None
+        if hosted is not None:
+            self._hosted = Hosted(self.id, self.name, hosted, lambda report: client.send([requests.Report(run["id"], report)]))
+        self._started: int | None = None
+        self._attempt = 0
+        self._cancelling = False
+        self._usage: UsageReported | None = None
+        self._tail: deque[Segment] = deque()
+        self._tail_chars = 0
+        self._final_tail: tuple[Segment, ...] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.final is not None
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that runs, or ran last; 0 before the first."""
+        return self._attempt
+
+    @property
+    def shown_status(self) -> str:
+        """Its status for people: ``cancelling`` from the request to the end."""
+        return "cancelling" if self._cancelling and self.final is None else self.status.value
+
+    # --- what is asked of it
+
+    def note_cancelling(self) -> None:
+        """Its end was asked for."""
+        self._cancelling = True
+        self.version = next(_versions)
+
+    def watch(self, *, on: bool) -> None:
+        """Ask the engine for live output, or no longer."""
+        if not self.done:
+            self.client.send([requests.Watch([self.id], on)])
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, on any thread, at the end; at once if that was already."""
+        self.ended.add_done_callback(lambda _: callback())
+
+    # --- events, on the loop thread
+
+    def on_event(self, event: Message) -> None:
+        """The engine says something about this run."""
+        match event:
+            case RunFinished():
+                self._finish(event)
+            case RunStarted():
+                self.status, self._started, self._attempt = RunStatus.RUNNING, event.at, 1
+            case OutputTail():
+                self._add_tail(event)
+            case UsageReported():
+                self._usage = event
+            case RunRetrying():
+                self._attempt = event.attempt
+            case HostStart() if self._hosted is not None:
+                self._hosted.start(event.attempt)
+            case HostCancel() if self._hosted is not None:
+                self._hosted.cancel()
+        self.version = next(_versions)
+
+    def on_lost(self, message: str) -> None:
+        """The supervisor died; it ended the run's processes, and the history will say the same."""
+        if self._hosted is not None:
+            self._hosted.cancel()
+        running = self.status is RunStatus.RUNNING
+        streams = {name: log_record(self.output.root, self.id, name, self._attempt) for name in ("stdout", "stderr")}
+        error = {"kind": "interrupted", "message": message}
+        self.on_event(RunFinished(self.id, "interrupted" if running else "cancelled", error=error, attempts=self._attempt, **streams))
+
+    def _finish(self, event: RunFinished) -> None:
+        self.status = RunStatus(event.status)
+        self._attempt = event.attempts
+        self.final = event
+        self.version = next(_versions)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _add_tail(self, event: OutputTail) -> None:
+        for stream, text in event.segments:
+            self._tail.append((stream, text))
+            self.tail_seq += 1
+            self._tail_chars += len(text)
+        while self._tail and (len(self._tail) > _TAIL_PIECES or self._tail_chars > _TAIL_CHARS) and len(self._tail) > 1:
+            self._tail_chars -= len(self._tail.popleft()[1])
+
+    # --- what views look at
+
+    def output_since(self, seq: int) -> tuple[int, list[Segment], bool]:
+        """Live output after piece number `seq`: (new seq, pieces, whether some were lost and these are the whole tail)."""
+        now, tail = self.tail_seq, list(self._tail)
+        new = now - seq
+        if 0 <= new <= len(tail):
+            return now, tail[len(tail) - new :], False
+        return now, tail, True
+
+    def snapshot(self) -> RunSnapshot:
+        """Its state now, as views show it."""
+        final, run, usage, target = self.final, self._run, self._usage, self._run["target"]
+        started = self._started / 1e6 if self._started else None
+        used = (final.usage if final else None) or {}
+        return RunSnapshot(
+            id=self.id,
+            name=self.name,
+            kind=target["kind"],
+            command=target["display"],
+            status=self.shown_status,
+            created_at=run["created_at"] / 1e6,
+            started_at=started,
+            finished_at=final.at / 1e6 if final else None,
+            elapsed_s=final.run_s if final else (time.time() - started if started else None),
+            attempt=self._attempt,
+            exit_code=final.exit_code if final else None,
+            error=final.error["message"] if final and final.error else None,
+            params=run["params"],
+            cpu_s=used.get("cpu_time"),
+            peak_memory_bytes=used.get("peak_memory_bytes"),
+            input_tokens=usage.input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            tokens_per_s=usage.tokens_per_s if usage else None,
+            cost_usd=usage.cost_usd if usage else None,
+            stdout_bytes=_size(final.stdout) if final else 0,
+            stderr_bytes=_size(final.stderr) if final else 0,
+            tail=self._last_output(final) if final else tuple(self._tail),
+            tail_seq=self.tail_seq,
+            warnings=tuple(final.detail.get("warnings") or ()) if final else (),
+        )
+
+    def _last_output(self, final: RunFinished) -> tuple[Segment, ...]:
+        if self._final_tail is None:  # read once: views and groups ask several times a second
+            try:
+                self._final_tail = tuple(self.output.tail_segments(final))
+            except OSError:  # the store was removed meanwhile; the view still shows the rest
+                self._final_tail = tuple(self._tail)
+        return self._final_tail
+
+
+def _size(record: Json | None) -> int:
+    return record["size"] if record else 0
