@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
@@ -23,6 +23,10 @@ from agentnb.states import ErrorKind, RunStatus
 
 Seconds = Annotated[float, BeforeValidator(units.seconds)]
 Bytes = Annotated[int, BeforeValidator(units.bytes_)]
+
+#: What may be given for a duration and for a size; type checkers read it in the constructors below.
+Duration = float | str | timedelta
+Size = int | str
 
 
 class Data(BaseModel):
@@ -280,6 +284,20 @@ class Retry(Data):
     jitter: float = Field(default=0.25, ge=0, le=1)
     on_exit_codes: tuple[int, ...] = ()
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            max_attempts: int = 3,
+            strategy: Literal["constant", "linear", "exponential"] = "exponential",
+            initial_delay: Duration = 1.0,
+            max_delay: Duration = 60.0,
+            jitter: float = 0.25,
+            on_exit_codes: Sequence[int] = (),
+        ) -> None:
+            """Durations as seconds or text."""
+
 
 class Limits(Data):
     """Bounds for the whole process tree of a run; crossing one fails it with kind resource_limit_exceeded."""
@@ -292,6 +310,22 @@ class Limits(Data):
     max_processes: int | None = Field(default=None, ge=1)
     max_output_bytes: Bytes | None = None
     max_network_bytes: Bytes | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            max_memory_bytes: Size | None = None,
+            max_cpu_percent: float | None = None,
+            max_cpu_time_s: Duration | None = None,
+            max_disk_io_bytes: Size | None = None,
+            max_file_descriptors: int | None = None,
+            max_processes: int | None = None,
+            max_output_bytes: Size | None = None,
+            max_network_bytes: Size | None = None,
+        ) -> None:
+            """Sizes as bytes or text, durations as seconds or text."""
 
 
 def _pattern(value: str) -> str:
@@ -317,6 +351,19 @@ class Validation(Data):
     json_schema: dict[str, Any] | None = None
     script: CommandText | None = None
     streams: tuple[Literal["stdout", "stderr"], ...] = ("stdout",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            expected_pattern: str | None = None,
+            forbidden_patterns: Sequence[str] = (),
+            json_schema: dict[str, Any] | None = None,
+            script: str | None = None,
+            streams: Sequence[Literal["stdout", "stderr"]] = ("stdout",),
+        ) -> None:
+            """Patterns as text."""
 
     @field_validator("json_schema")
     @classmethod
@@ -357,6 +404,27 @@ class ExecutionConfig(Data):
     on_success: Handler | None = None
     on_failure: Handler | None = None
     cleanup: Handler | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            timeout: Duration | None = None,
+            capture: Capture | Literal["none", "stdout", "stderr", "both", "structured"] | None = None,
+            working_dir: str | Path | None = None,
+            env: Mapping[str, str | float | Path | Secret] | None = None,
+            stdin: str | bool | None = None,
+            retry: Retry | None = None,
+            limits: Limits | None = None,
+            validation: Validation | None = None,
+            grace: Duration | None = None,
+            artifacts: str | Sequence[str] = (),
+            on_success: Shell | Command | None = None,
+            on_failure: Shell | Command | None = None,
+            cleanup: Shell | Command | None = None,
+        ) -> None:
+            """Durations as seconds or text."""
 
     @field_validator("timeout")
     @classmethod

@@ -18,6 +18,9 @@ from agentnb.states import TargetKind
 
 DEFAULT_GRACE_S = 5.0
 
+#: What a coroutine in the notebook's process cannot have of its own, and why.
+_NOT_HOSTED = {"stdin": "and has no stdin", "env": "and sees its environment", "working_dir": "and sees its current directory"}
+
 
 @dataclass(slots=True, frozen=True)
 class Target:
@@ -48,10 +51,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def compile_work(spec: AnySpec, config: ExecutionConfig, *, env_id: int, params: Mapping[str, Any], run_id: str) -> Work:
-    """The Work of one run. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work here."""
-    cwd = _folder(config.working_dir or getattr(spec, "working_dir", None))
-    env, secrets = _environment(getattr(spec, "env", {}) | config.env)
+def compile_work(
+    spec: AnySpec,
+    given: ExecutionConfig,
+    *,
+    defaults: ExecutionConfig | None = None,
+    env_id: int,
+    params: Mapping[str, Any],
+    run_id: str,
+) -> Work:
+    """The Work of one run: `given` at the launch wins over what the spec says, that over the session's `defaults`.
+
+    Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work here.
+    """
+    config = _settled(spec, given, defaults or ExecutionConfig())
+    cwd = _folder(config.working_dir)
+    env, secrets = _environment(config.env)
     work: Work = {
         "kind": "process",
         "argv": [],
@@ -88,15 +103,32 @@ def compile_work(spec: AnySpec, config: ExecutionConfig, *, env_id: int, params:
     return work
 
 
+def _settled(spec: AnySpec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
+    if isinstance(spec, Python) and is_async(spec.function):
+        _check_hosted(given)
+        return given.over(defaults.model_copy(update=dict.fromkeys(("stdin", "working_dir", "capture", "limits")) | {"env": {}}))
+    own = ExecutionConfig(working_dir=getattr(spec, "working_dir", None), env=getattr(spec, "env", {}))
+    return given.over(own.over(defaults))
+
+
+def _check_hosted(given: ExecutionConfig) -> None:
+    for name, why in _NOT_HOSTED.items():
+        if getattr(given, name):
+            raise ConfigError(f"{name}: an `async def` agent runs in the notebook's process {why}; write it as `def`, or pass arguments")
+    if given.capture in {Capture.NONE, Capture.STDOUT, Capture.STDERR}:
+        raise ConfigError(
+            f"capture: what an `async def` agent logs is always kept, so capture={given.capture.value!r} cannot be; leave it out"
+        )
+    bounds = given.limits.model_dump(exclude_none=True, exclude={"max_output_bytes"}) if given.limits else {}
+    if bounds:
+        raise InvalidLimits(
+            f"limits: {', '.join(bounds)} cannot bound an `async def` agent, a part of the notebook's process; write it as `def`"
+        )
+
+
 def _python(spec: Python, work: Work, params: Mapping[str, Any], run_id: str) -> None:
     if is_async(spec.function):
         check_call(spec)
-        if work["stdin"] is not None:
-            raise ConfigError("stdin: an `async def` agent runs in the notebook's process and has no stdin; pass arguments instead")
-        if work["env"]:
-            raise ConfigError(
-                "env: an `async def` agent runs in the notebook's process and sees its environment; write it as `def` or pass arguments"
-            )
         work["kind"] = "hosted"
     else:
         work |= python_work(spec, run_id=run_id, params=params)  # type: ignore[typeddict-item]

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from agentnb.engine.executor import Execution, Outcome
 
 _ENDS = {"completed", "failed", "skipped", "cancelled"}
+#: What an agent says freely; a run's secrets are masked in it.
+_FREE = ("name", "input", "output", "error", "message", "details")
 _USAGE = ("input_tokens", "output_tokens", "cost_usd", "tokens_per_s")
+
+
+#: More tokens, dollars or tokens a second than this are nonsense (so are NaN and negative ones).
+MAX_USAGE = 1e15
 
 
 class AgentLog:
@@ -52,8 +58,8 @@ class AgentLog:
             self._of.warn(f"an unknown report was left out: {str(data)[:200]}")
             return
         try:
-            handler(data)
-        except (KeyError, TypeError, ValueError, binascii.Error) as bad:
+            handler(data | {name: self._of.masked(data[name]) for name in _FREE if name in data})
+        except (LookupError, TypeError, ValueError, ArithmeticError, binascii.Error) as bad:
             self._of.warn(f"a malformed report was left out ({type(bad).__name__}: {bad}): {str(data)[:200]}")
 
     def _on_log(self, data: Json) -> None:
@@ -90,8 +96,8 @@ class AgentLog:
 
     def _on_usage(self, data: Json) -> None:
         for name in _USAGE:
-            if isinstance(data.get(name), int | float):
-                self._usage[name] = data[name]
+            if isinstance(value := data.get(name), int | float) and 0 <= value < MAX_USAGE:
+                self._usage[name] = value
         tokens = {name: int(self._usage[name]) for name in _USAGE[:2] if name in self._usage}
         rest = {name: float(self._usage[name]) for name in _USAGE[2:] if name in self._usage}
         self._of.emit(UsageReported(self._of.run_id, **tokens, **rest))  # type: ignore[arg-type]

@@ -78,7 +78,9 @@ class Attempt:
         self.stdin: Stdin | None = None
 
     def stop(self, why: Stop) -> None:
-        """End it; the first reason stays."""
+        """End it; the first reason stays, the shortest grace counts."""
+        if why.grace_s is not None:
+            self._plan.grace_s = min(self._plan.grace_s, why.grace_s)
         if self._stop is None:
             self._stop = why
             if not self._changed.done():
@@ -202,19 +204,19 @@ class Attempt:
         pids = await self._spawner.signal(child, signal.SIGTERM)
         if pids:  # a stopped process only sees SIGTERM when it goes on
             await self._spawner.signal(child, signal.SIGCONT)
-        pids = await self._gone(child, self._plan.grace_s, pids)
+        pids = await self._gone(child, lambda: self._plan.grace_s, pids)
         deadline = self._loop.time() + UNKILLABLE_S
         while pids and self._loop.time() < deadline:
             pids = await self._spawner.signal(child, signal.SIGKILL)
-            pids = await self._gone(child, 0.1, pids)
+            pids = await self._gone(child, lambda: 0.1, pids)
         if pids:
             ended.warnings.append(f"processes {', '.join(map(str, pids))} could not be ended by SIGKILL: they are stuck in the kernel")
 
-    async def _gone(self, child: Child, within_s: float, pids: list[int]) -> list[int]:
-        """Wait until the tree is empty, at most `within_s`; return who is left."""
-        deadline, pause = self._loop.time() + within_s, 0.002
-        while pids and self._loop.time() < deadline:
-            await asyncio.sleep(min(pause, max(deadline - self._loop.time(), 0)))
+    async def _gone(self, child: Child, within_s: Callable[[], float], pids: list[int]) -> list[int]:
+        """Wait until the tree is empty, at most `within_s` (which may shrink meanwhile); return who is left."""
+        start, pause = self._loop.time(), 0.002
+        while pids and (left := start + within_s() - self._loop.time()) > 0:
+            await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.6, 0.05)
             pids = await self._spawner.tree(child)
         return pids

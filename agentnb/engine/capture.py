@@ -8,7 +8,6 @@ When the disk is full, reading stops until there is room: the child waits, nothi
 from __future__ import annotations
 
 import asyncio
-import codecs
 import fcntl
 import os
 import time
@@ -57,18 +56,14 @@ class Tail:
             self._size -= len(self._pieces.popleft()[1])
             self._cut = True
 
-    def segments(self) -> list[list[str]]:
-        """The pieces as text; a character that was split between two pieces is whole."""
-        decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
-        cut = set(decoders) if self._cut else set[str]()
-        found = []
-        for stream, data in self._pieces:
-            piece = data
-            if stream in cut:  # what went before may have been the beginning of a character
-                cut.remove(stream)
-                piece = data.lstrip(_CONTINUATION) if len(data) - len(data.lstrip(_CONTINUATION)) < 4 else data
-            if text := decoders[stream].decode(piece):
-                found.append([stream, text])
+    def pieces(self) -> list[tuple[str, bytes]]:
+        """The pieces; a stream's first one begins after the rest of a character whose beginning went."""
+        found = list(self._pieces)
+        for stream in ("stdout", "stderr") if self._cut else ():
+            for n, (name, data) in enumerate(found):
+                if name == stream:
+                    found[n] = (name, data[:3].lstrip(_CONTINUATION) + data[3:])
+                    break
         return found
 
 

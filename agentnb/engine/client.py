@@ -239,10 +239,16 @@ class Client:
 
     def _last_words(self) -> str:
         with suppress(OSError, ValueError):
-            text = os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace").strip()
-            if text:
-                return f"; its last words: {text[-2000:]}"
+            start = max(os.fstat(self._log.fileno()).st_size - 2000, 0)
+            if text := os.pread(self._log.fileno(), 2000, start).decode(errors="replace").strip():
+                return f"; its last words: {text}"
         return " (killed?)"
+
+    def disown(self) -> None:
+        """In a forked copy of the process: close the copy of the socket, without a word to the other side."""
+        self._lock = threading.Lock()  # it may be held by a thread that was not copied
+        self.alive = False
+        self._sock.close()
 
     def close(self) -> None:
         """Tell the supervisor to end (it ends its runs first) and wait for it."""
@@ -265,6 +271,16 @@ class Client:
             _clients.remove(self)
 
 
+def _disown_all() -> None:
+    """In a forked copy of the process: let go of the sockets, or the supervisors would not see the end of the parent."""
+    for client in _clients:
+        client.disown()
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
+
 def _comparable(env: Mapping[str, str]) -> Mapping[Any, Any]:
     """`env`, to be compared only: of os.environ the dict behind it, if there is one, since os.environ decodes every value."""
     behind = getattr(env, "_data", None)
@@ -273,7 +289,5 @@ def _comparable(env: Mapping[str, str]) -> Mapping[Any, Any]:
 
 def shutdown_all() -> None:
     """End every supervisor of this process and wait for them; runs that are live read interrupted."""
-    for client in list(_clients):
+    for client in [*_clients]:
         client.close()
-
-

@@ -32,6 +32,8 @@ from agentnb.ids import new_id
 HANDLER_TIMEOUT_S = 60.0
 #: At most this many files are kept as artifacts of one run.
 MAX_ARTIFACTS = 1000
+#: At most this many different warnings are kept of one run: an agent can cause any number.
+MAX_WARNINGS = 100
 
 
 class Host(Protocol):
@@ -139,11 +141,15 @@ class Execution:
         return attempt.stdin.write(text.encode("utf-8", "surrogateescape"), eof=eof)
 
     def emit(self, event: Message) -> None:
-        """Record an event of this run, without its secrets."""
-        if self._masker is not None:
-            for name in event.__dataclass_fields__:
-                setattr(event, name, self._masker.clean_data(getattr(event, name)))
+        """Record an event of this run."""
         self._host.emit(event)
+
+    def masked(self, data: Any) -> Any:
+        """JSON data, or None, without this run's secrets."""
+        return data if self._masker is None else self._masker.clean_data(data)
+
+    def _masked_error(self, error: Json | None) -> Json | None:
+        return error and error | {"message": self.masked(error["message"])}
 
     @property
     def store(self) -> Store:
@@ -159,8 +165,8 @@ class Execution:
                 self.warn(f"output of the agent could not be written yet: {bad.strerror}")
 
     def warn(self, text: str) -> None:
-        """Add a warning to the result, once."""
-        if text not in self._warnings:
+        """Add a warning to the result, once; after MAX_WARNINGS no more."""
+        if (text := self.masked(text)) not in self._warnings and len(self._warnings) < MAX_WARNINGS:
             self._warnings.append(text)
 
     # --- the pipeline
@@ -183,7 +189,8 @@ class Execution:
             finished = self._finished(outcome, attempts)
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed to describe the run: {type(bad).__name__}: {bad}")
-            finished = RunFinished(self.run_id, outcome.status, error=outcome.error, attempts=attempts, detail={"warnings": self._warnings})
+            error = self._masked_error(outcome.error)
+            finished = RunFinished(self.run_id, outcome.status, error=error, attempts=attempts, detail={"warnings": self._warnings})
         self.emit(finished)
 
     async def _attempts(self) -> tuple[Outcome, int]:
@@ -203,7 +210,7 @@ class Execution:
             if not again or plan is None or outcome.error is None:
                 return outcome, number
             delay = retry.delay_s(plan, number)
-            self.emit(RunRetrying(self.run_id, number + 1, delay, outcome.error))
+            self.emit(RunRetrying(self.run_id, number + 1, delay, self._masked_error(outcome.error)))
             await self._sleep(delay)
             if self._stop is not None:
                 self._stopped(outcome, self._stop)
@@ -459,7 +466,7 @@ class Execution:
                 self.run_id,
                 step,
                 outcome.status,
-                error=outcome.error,
+                error=self._masked_error(outcome.error),
                 exit_code=outcome.exit_code,
                 usage=outcome.usage,
                 tokens=self._agent.tokens(step),
@@ -489,7 +496,7 @@ class Execution:
             outcome.status,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
-            error=outcome.error,
+            error=self._masked_error(outcome.error),
             output=outcome.output,
             usage=outcome.usage,
             attempts=attempts,

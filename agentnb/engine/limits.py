@@ -35,8 +35,10 @@ def means() -> dict[str, Means]:
     found["max_cpu_percent"] = Means("sampling", f"mean over {CPU_WINDOW_S:g} s, {_SAMPLED}")
     found["max_cpu_time_s"] = Means("sampling", f"{_SAMPLED}, exact at the end")
     readable = os.access("/proc/self/io", os.R_OK)
-    found["max_disk_io_bytes"] = Means("sampling" if readable else "", f"{_SAMPLED}, exact at the end", "" if readable else "/proc/PID/io cannot be read")
-    found["max_file_descriptors"] = Means("sampling", f"{_SAMPLED}; one process alone cannot have more (RLIMIT_NOFILE)")
+    found["max_disk_io_bytes"] = Means(
+        "sampling" if readable else "", f"{_SAMPLED}, exact at the end", "" if readable else "/proc/PID/io cannot be read"
+    )
+    found["max_file_descriptors"] = Means("sampling", f"{_SAMPLED}; opening fails beyond four times the bound")
     found["max_output_bytes"] = Means("counting", "exact to one read (256 KiB)")
     found["max_network_bytes"] = Means("", "", "processes of this machine share its network; use a container runtime")
     return found
@@ -82,9 +84,9 @@ class LimitWatch:
 
     @property
     def descriptors(self) -> int:
-        """RLIMIT_NOFILE for the command; 0 for what it has anyway. One more than the bound, so that crossing it can be seen."""
+        """RLIMIT_NOFILE for the command; 0 for what it has anyway. Above the bound, so that a sample can see it crossed."""
         bound = self.bounds.get("max_file_descriptors")
-        return int(bound) + 1 if bound is not None else 0
+        return 4 * int(bound) + 256 if bound is not None else 0
 
     def check(self, sample: Sample) -> Stop | None:
         """The limit that this sample crosses, if any."""

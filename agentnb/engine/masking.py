@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 MASK = b"***"
 
@@ -13,7 +14,7 @@ MASK = b"***"
 def _forms(secret: str) -> set[bytes]:
     """The secret's bytes, and how it looks inside JSON and base64 (at each of the three alignments)."""
     raw = secret.encode("utf-8", "surrogateescape")
-    forms = {raw, json.dumps(secret)[1:-1].encode()}
+    forms = {raw, json.dumps(secret)[1:-1].encode(), json.dumps(secret, ensure_ascii=False)[1:-1].encode("utf-8", "surrogateescape")}
     for shift in range(3):
         coded = base64.b64encode(bytes(shift) + raw)
         # The first and last characters depend on the neighbours: leave them out.
@@ -30,25 +31,53 @@ class Masker:
     def __init__(self, secrets: Iterable[str]) -> None:
         """Mask these values, none of them empty."""
         forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(re.escape(form) for form in forms))
-        self._longest = len(forms[0])
+        self._pattern = re.compile(b"|".join(re.escape(form) for form in forms))  # the longest form first
         self._forms = forms
         self._kept = b""
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
-        """Take the next bytes; return what can be shown now. With `last`, all that is left."""
-        text = self._pattern.sub(MASK, self._kept + data)
-        cut = len(text) if last else len(text) - self._held(text)
-        self._kept = text[cut:]
-        return text[:cut]
+        """Take the next bytes; return what can be shown now. With `last`, all that is left.
 
-    def _held(self, text: bytes) -> int:
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            end = text[-length:]
-            if any(form.startswith(end) for form in self._forms):
-                return length
-        return 0
+        However the bytes are cut, the pieces together are what `clean` makes of the whole.
+        """
+        text = self._kept + data
+        shown, at = list[bytes](), 0
+        sure = len(text) if last else self._sure(text, 0)
+        while (match := self._pattern.search(text, at)) and match.start() < sure:
+            shown += [text[at : match.start()], MASK]
+            at = match.end()
+            if at > sure:
+                sure = self._sure(text, at)
+        shown.append(text[at:sure])
+        self._kept = text[sure:]
+        return b"".join(shown)
+
+    def _sure(self, text: bytes, start: int) -> int:
+        """Where, from `start` on, `text` first ends in what may be the beginning of a form; its length when nowhere."""
+        sure = len(text)
+        for form in self._forms:
+            first = form[:1]
+            at = text.find(first, max(start, len(text) - len(form) + 1))
+            while 0 <= at < sure:
+                if form.startswith(text[at:]):
+                    sure = at
+                at = text.find(first, at + 1)
+        return sure
 
     def clean(self, text: str) -> str:
         """All of `text` at once, masked."""
-        return self._pattern.sub(MASK, text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a surrogate pair, as JSON can hold
+            data = text.encode("utf-8", "replace")
+        return self._pattern.sub(MASK, data).decode("utf-8", "surrogateescape")
+
+    def clean_data(self, data: Any) -> Any:
+        """JSON data with every text in it masked."""
+        if isinstance(data, str):
+            return self.clean(data)
+        if isinstance(data, dict):
+            return {self.clean(name): self.clean_data(value) for name, value in data.items()}
+        if isinstance(data, list):
+            return [self.clean_data(value) for value in data]
+        return data

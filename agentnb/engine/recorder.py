@@ -30,6 +30,7 @@ class Recorder:
         self._unwritten: list[Message] = []
         self._scheduled: asyncio.Handle | None = None
         self._flushed_at = 0.0
+        self._retrying: asyncio.TimerHandle | None = None
         self.trouble: str | None = None
 
     def emit(self, event: Message) -> None:
@@ -55,26 +56,42 @@ class Recorder:
             self._scheduled = None
         self._flushed_at = self._loop.time()
         batch, self._batch = self._batch, []
-        if batch or self._unwritten:
-            self._write(batch)
         if batch:
+            self._unwritten += batch
+            if self._retrying is None:  # else the store refuses just now
+                self._write()
             self._publish(batch)
 
-    def _write(self, batch: list[Message]) -> None:
-        pending = self._unwritten + batch
+    def _write(self) -> None:
+        pending, self._unwritten = self._unwritten, []
         try:
             self.store.apply(pending)
         except StoreError as bad:
-            self._unwritten = pending
-            self._tell(str(bad))
-            self._loop.call_later(_RETRY_S, self._retry)
+            self._keep(pending, bad)
+        except Exception:  # noqa: BLE001 - an event that the store cannot take must not keep the others out
+            self._write_singly(pending)
         else:
-            self._unwritten = []
             self._tell(None)
 
+    def _write_singly(self, pending: list[Message]) -> None:
+        for n, event in enumerate(pending):
+            try:
+                self.store.apply([event])
+            except StoreError as bad:
+                self._keep(pending[n:], bad)
+                return
+            except Exception as bad:  # noqa: BLE001
+                self._loop.call_exception_handler({"message": f"the history cannot hold an event: {str(event)[:300]}", "exception": bad})
+        self._tell(None)
+
+    def _keep(self, pending: list[Message], bad: StoreError) -> None:
+        self._unwritten = pending
+        self._tell(str(bad))
+        self._retrying = self._loop.call_later(_RETRY_S, self._retry)
+
     def _retry(self) -> None:
-        if self._unwritten and self._scheduled is None:
-            self.flush()
+        self._retrying = None
+        self._write()
 
     def _tell(self, message: str | None) -> None:
         if (message is None) != (self.trouble is None):
@@ -84,5 +101,10 @@ class Recorder:
     def close(self) -> str | None:
         """Write what is left and close the store; returns why it could not, if so."""
         self.flush()
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._write()
+            if self._retrying is not None:
+                self._retrying.cancel()
         self.store.close()
         return self.trouble if self._unwritten else None

@@ -30,7 +30,8 @@ def too_deep(data: Any) -> bool:
     """Whether JSON data is nested more than MAX_DEPTH deep, so that writing it again might not work everywhere."""
     level = [data]
     for _ in range(MAX_DEPTH):
-        level = [item for value in level if isinstance(value, dict | list) for item in (value.values() if isinstance(value, dict) else value)]
+        inner = [value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)]
+        level = [item for values in inner for item in values]
         if not level:
             return False
     return True

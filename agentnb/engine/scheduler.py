@@ -51,6 +51,10 @@ class Queue:
         """Ids of the waiting runs."""
         return list(self._waiting)
 
+    def items(self) -> list[Waiting]:
+        """The waiting runs."""
+        return list(self._waiting.values())
+
     def put(self, item: Waiting) -> None:
         """Queue a run, and start it at once if it may."""
         name = item.work.get("group", "")

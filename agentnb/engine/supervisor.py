@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,8 @@ from agentnb.ids import new_id
 
 #: When the client is gone its commands get this long between SIGTERM and SIGKILL.
 ORPHAN_GRACE_S = 0.5
+#: So many of the latest environments are kept, used or not.
+KEPT_ENVS = 16
 
 
 class SessionHost:
@@ -86,7 +89,13 @@ class SessionHost:
         self.queue.put(Waiting(run, work))
 
     def _start(self, item: Waiting) -> None:
-        execution = Execution(self, item.run, item.work)
+        try:
+            execution = Execution(self, item.run, item.work)
+        except Exception as bad:  # noqa: BLE001 - work that makes no sense fails its run, and frees its place
+            self.emit(RunFinished(item.run["id"], "failed", error=_malformed(bad)))
+            self._supervisor.forget(item.run["id"])
+            self.queue.finished(item.run["id"])
+            return
         self.live[execution.run_id] = execution
         execution.watched = self._supervisor.watching.wants(execution.run_id)
         task = asyncio.get_running_loop().create_task(self._run(execution))
@@ -97,7 +106,7 @@ class SessionHost:
         try:
             await execution.go()
         finally:
-            self._supervisor.watching.finish(execution.run_id, execution.out)
+            self._supervisor.watching.finish(execution.run_id)
             del self.live[execution.run_id]
             self._supervisor.forget(execution.run_id)
             self.queue.finished(execution.run_id)
@@ -111,14 +120,16 @@ class SessionHost:
             self._supervisor.forget(run_id)
             self._check_idle()
         elif (execution := self.live.get(run_id)) is not None:
-            if why.status == "interrupted":
-                execution.work["grace_s"] = min(execution.work["grace_s"], ORPHAN_GRACE_S)
             execution.stop(why)
 
     def stop_all(self, why: Stop) -> None:
         """End every run of the session."""
         for run_id in [*self.queue.waiting, *self.live]:
             self.stop(run_id, why)
+
+    def env_ids(self) -> list[int]:
+        """Numbers of the environments that its runs need."""
+        return [item.work["env_id"] for item in self.queue.items()] + [execution.work["env_id"] for execution in self.live.values()]
 
     def when_idle(self, callback: Callable[[], None]) -> None:
         """Call back once no run is left."""
@@ -132,6 +143,10 @@ class SessionHost:
             callbacks, self._idle = self._idle, []
             for callback in callbacks:
                 callback()
+
+
+def _malformed(bad: Exception) -> Json:
+    return {"kind": "invalid_config", "message": f"the request makes no sense to the supervisor ({type(bad).__name__}: {bad})"}
 
 
 #: Events that only a client which watches the run gets; everybody reads them in the history.
@@ -148,12 +163,14 @@ class Supervisor:
         self.peer = Peer(self._loop, sock, self._handle, self.stop)
         self.spawner = Spawner(self._loop, self._spawner_died)
         self.envs: dict[int, dict[str, str]] = {}
+        self._envs_bound = 2 * KEPT_ENVS
         self.watching = Watching(self._loop, self.peer)
         self._recorders: dict[str, Recorder] = {}
         self._sessions: dict[str, SessionHost] = {}
         self._of_run: dict[str, SessionHost] = {}
         self._refused: dict[str, str] = {}
         self._closing = False
+        self._client = -1
         self._done: asyncio.Future[None] = self._loop.create_future()
         prepare_host()
         self.peer.send([Ready(requests.PROTOCOL_VERSION, os.getpid())])
@@ -161,7 +178,7 @@ class Supervisor:
     async def serve(self) -> None:
         """Serve until the client is gone or says so, then end what runs, write the last rows and stop."""
         await self._done
-        why = Stop("interrupted", "interrupted", "the notebook's process ended")
+        why = Stop("interrupted", "interrupted", "the notebook's process ended", grace_s=ORPHAN_GRACE_S)
         for session in self._sessions.values():
             session.stop_all(why)
         waiting = [self._idle(session) for session in self._sessions.values()]
@@ -194,16 +211,49 @@ class Supervisor:
 
     def _handle(self, message: Message) -> None:
         handler = getattr(self, f"_on_{message.type}", None)
-        if handler is not None and not self._closing:
+        if handler is None or self._closing:
+            return
+        try:
             handler(message)
+        except Exception as bad:
+            number = getattr(message, "request_id", None)
+            if number is not None:
+                self.peer.send([Reply(number, error=_malformed(bad)["message"])])
+            raise  # the peer notes it
 
     def _on_hello(self, message: requests.Hello) -> None:
         if message.version != requests.PROTOCOL_VERSION:
+            sys.stderr.write(
+                f"the notebook's process speaks version {message.version} of agentnb's protocol, the supervisor {requests.PROTOCOL_VERSION}: "
+                "agentnb was changed under a running kernel; restart the kernel\n"
+            )
             self.stop()
+            return
+        # A process that the client forked may hold a copy of its socket open: its own end tells the truth.
+        with suppress(OSError):
+            self._client = os.pidfd_open(message.pid)
+            self._loop.add_reader(self._client, self._client_ended)
+
+    def _client_ended(self) -> None:
+        self._loop.remove_reader(self._client)
+        os.close(self._client)
+        self._client = -1
+        self.stop()
 
     def _on_set_env(self, message: requests.SetEnv) -> None:
         self.envs[message.env_id] = message.env
         self.spawner.set_env(message.env_id, message.env)
+        if len(self.envs) > self._envs_bound:
+            self._drop_envs()
+
+    def _drop_envs(self) -> None:
+        """Forget environments that no run needs any more; the latest ones may be named by launches that are on their way."""
+        used = {env_id for session in self._sessions.values() for env_id in session.env_ids()}
+        for env_id in list(self.envs)[:-KEPT_ENVS]:
+            if env_id not in used:
+                del self.envs[env_id]
+                self.spawner.drop_env(env_id)
+        self._envs_bound = 2 * len(self.envs) + KEPT_ENVS
 
     def _on_open_session(self, message: requests.OpenSession) -> None:
         try:
@@ -271,6 +321,8 @@ class Supervisor:
     def _on_watch(self, message: requests.Watch) -> None:
         for run_id in message.run_ids:
             execution = self._execution(run_id)
+            if message.on and run_id not in self._of_run:  # it is over
+                continue
             self.watching.set(run_id, on=message.on, out=execution.out if execution else None)
             if execution is not None:
                 execution.watched = message.on
@@ -305,6 +357,9 @@ class Supervisor:
         wanted = [event for event in batch if not isinstance(event, _DETAILS) or self._watched(event)]
         if wanted:
             self.peer.send(wanted)
+        for event in batch:
+            if isinstance(event, RunFinished):
+                self.watching.drop(event.run_id)
 
     def _watched(self, event: Message) -> bool:
         return isinstance(event, StepStarted | StepFinished | ArtifactSaved) and self.watching.wants(event.run_id)

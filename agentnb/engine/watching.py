@@ -46,13 +46,15 @@ class _Watched:
             self.size -= gone
             self.skipped += gone
 
-    def message(self, run_id: str) -> OutputTail | None:
-        if not self.pieces:
+    def message(self, run_id: str, *, last: bool = False) -> OutputTail | None:
+        if not self.pieces and not last:
             return None
         if self.skipped:
             for decoder in self.decoders.values():
                 decoder.reset()
         segments = [[stream, text] for stream, data in self.pieces if (text := self.decoders[stream].decode(data))]
+        if last:  # half a character, which nothing completes any more
+            segments += [[stream, text] for stream, decoder in self.decoders.items() if (text := decoder.decode(b"", final=True))]
         skipped, self.size, self.skipped = self.skipped, 0, 0
         self.pieces.clear()
         return OutputTail(run_id, segments, skipped) if segments else None
@@ -77,9 +79,11 @@ class Watching:
         if not on:
             self._runs.pop(run_id, None)
         elif run_id not in self._runs:
-            self._runs[run_id] = _Watched()
-            if out is not None and (segments := out.tail.segments()):
-                self._peer.send([OutputTail(run_id, segments)])
+            watched = self._runs[run_id] = _Watched()
+            for stream, data in out.tail.pieces() if out is not None else ():
+                watched.add(stream, data)
+            if message := watched.message(run_id):
+                self._peer.send([message])
 
     def add(self, run_id: str, stream: str, data: bytes) -> None:
         """A run printed something."""
@@ -89,11 +93,15 @@ class Watching:
             if self._timer is None:
                 self._timer = self._loop.call_later(PERIOD_S, self._tick)
 
-    def finish(self, run_id: str, out: Output | None) -> None:
-        """The run is over: send the rest."""
-        watched = self._runs.pop(run_id, None)
-        if watched is not None and out is not None and (message := watched.message(run_id)) is not None:
+    def finish(self, run_id: str) -> None:
+        """The run is over: send the rest, before its last events. `drop` follows these."""
+        watched = self._runs.get(run_id)
+        if watched is not None and (message := watched.message(run_id, last=True)) is not None:
             self._peer.send([message])
+
+    def drop(self, run_id: str) -> None:
+        """Nothing of this run follows."""
+        self._runs.pop(run_id, None)
 
     def _tick(self) -> None:
         self._timer = None

@@ -125,7 +125,8 @@ class Fold:
 
     def _record(self, event: Any) -> None:
         data = {name: value for name in _BODY[type(event)] if (value := getattr(event, name)) is not None}
-        run_id, session_id = getattr(event, "run_id", None), getattr(event, "session_id", None)
+        run_id = event.run.get("id") if isinstance(event, ev.RunQueued) else getattr(event, "run_id", None)
+        session_id = getattr(event, "session_id", None)
         if type(event) is ev.RunFinished:  # the text of its output lives in the logs table, once
             data.update((s, {k: v for k, v in data[s].items() if k != "text"}) for s in _STREAMS if isinstance(data.get(s), dict))
         elif type(event) is ev.SessionStarted:
@@ -195,7 +196,7 @@ class Fold:
                     row[name] = value
 
     def _run_finished(self, event: ev.RunFinished) -> None:
-        row = self._move(event.run_id, event.status)
+        row = None if event.status in _MOVES else self._move(event.run_id, event.status)
         if row is None:
             return
         usage, detail = _mapping(event.usage), _mapping(event.detail)

@@ -14,13 +14,12 @@ from urllib.parse import quote
 from agentnb.errors import ConfigError, StoreError
 from agentnb.history import migrations
 from agentnb.history.faults import store_fault
+from agentnb.history.jsontext import bindable
 from agentnb.history.store import BUSY_MS, DATABASE, Store
-from agentnb.states import RETRYABLE, ErrorKind
 
 Record = dict[str, Any]
 
 _JSON = frozenset({"target", "error", "input", "output", "params", "tags", "detail", "usage", "tokens", "location"})
-_COMMAND_STATUS = {"completed": "success", "timeout": "timed_out", "cancelled": "cancelled"}
 #: Shorter than this, a text is taken for a name only: ids that were made in one hour begin alike.
 _PREFIX = 4
 
@@ -73,6 +72,7 @@ def find_run(root: Path, key: str) -> str:
 
     Raises ConfigError when no run, or more than one, is meant; StoreError.
     """
+    key = str(bindable(key))
     with reading(root) as db:
         for query in ("SELECT id FROM runs WHERE id = ?", "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC, id DESC LIMIT 1"):
             if row := db.execute(query, (key,)).fetchone():
@@ -137,22 +137,3 @@ def output_bytes(root: Path, inline: str | bytes | None, path: str | None) -> by
         return file.read_bytes()
     except OSError as bad:
         raise StoreError(f"the log file {file} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
-
-
-def read_result(root: Path, run_id: str) -> Record:
-    """The run's outcome as the fields of commands.CommandResult; a live run's has its status so far and its output is empty.
-
-    Raises ConfigError when there is no such run, StoreError.
-    """
-    run = read_run(root, run_id)
-    detail, error, usage = run["detail"] or {}, run["error"], run["usage"]
-    kind = run["error_kind"]
-    status = "resource_limit_exceeded" if kind == "resource_limit_exceeded" else _COMMAND_STATUS.get(run["status"], "failed")
-    texts = {s: read_output(root, run["id"], s).decode(errors="replace") for s in ("stdout", "stderr")}
-    return {
-        "command_id": run["id"], "spec": (run["target"] or {}).get("spec") or {}, "status": run["status"], "command_status": status,
-        "reason": run["reason"], "retryable": kind in set(ErrorKind) and RETRYABLE[ErrorKind(kind)], "output": run["output"],
-        "output_source": detail.get("output_source"), **texts, "duration": run["run_s"], "usage": usage or {},
-        "exit_code": run["exit_code"], "signal": run["signal"], "error": error, "validation": detail.get("validation") or [],
-        "metadata": detail.get("metadata") or {}, "warnings": detail.get("warnings") or [], "attempts": run["attempts"] or 0,
-    }  # fmt: skip

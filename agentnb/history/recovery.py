@@ -50,13 +50,13 @@ def _run(db: sqlite3.Connection, folder: Path, run_id: str, status: str, *, at: 
     # The state model has no way from pending to interrupted: what never ran was cancelled, and its error says by what.
     yield RunFinished(
         run_id, "interrupted" if running else "cancelled", error=error, attempts=attempts, detail={"discovered_at": found}, at=at,
-        stdout=_kept(folder, "stdout"), stderr=_kept(folder, "stderr"),
+        stdout=_kept(folder, "stdout", attempts), stderr=_kept(folder, "stderr", attempts),
     )  # fmt: skip
 
 
-def _kept(folder: Path, stream: str) -> Json | None:
-    """What of a stream had reached its log file when the supervisor died."""
-    path = folder / f"{stream}.log"
+def _kept(folder: Path, stream: str, attempt: int) -> Json | None:
+    """What of a stream of the last attempt had reached its log file when the supervisor died."""
+    path = folder / (f"{stream}.log" if attempt <= 1 else f"{stream}.{attempt}.log")
     try:
         return {"size": path.stat().st_size, "path": f"runs/{folder.name}/{path.name}"}
     except OSError:

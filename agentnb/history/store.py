@@ -110,7 +110,9 @@ class Store:
             try:
                 with self._transaction():
                     self._write(events)
-            except _UNBINDABLE:
+            except (StoreError, *_UNBINDABLE) as bad:
+                if not isinstance(bad.__cause__ if isinstance(bad, StoreError) else bad, _UNBINDABLE):
+                    raise
                 with self._transaction():
                     self._write(events, clean=True)
 
@@ -208,8 +210,6 @@ class Store:
     def _guarded(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except _UNBINDABLE:
-            raise
         except sqlite3.Error as bad:
             raise store_fault(bad, self.root / DATABASE, doing) from bad
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from agentnb.agents.jsonable import jsonable
@@ -31,21 +31,35 @@ def _axis(name: str, axis: Iterable[Any]) -> list[Any]:
     return values
 
 
-def points(items: Any) -> list[dict[str, Any]]:
-    """The rows of a DataFrame, or the mappings of any iterable, as dicts of JSON data with text keys.
+def points(items: Any, reserved: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a DataFrame, or the mappings of any iterable, as dicts of JSON data with text keys; none for an empty one.
 
-    Raises ConfigError for what is neither, for an empty one, and for a value that is no JSON data (which one, and where).
+    The names of a column index with levels are joined by dots. Raises ConfigError for what is neither, for a name that stands
+    twice or is one of `reserved`, and for a value that is no JSON data (which one, and where).
     """
-    rows = items.to_dict("records") if hasattr(items, "to_dict") and hasattr(items, "columns") else items
+    rows = _records(items) if hasattr(items, "to_dict") and hasattr(items, "columns") else items
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise ConfigError(f"map: {type(items).__name__} cannot be mapped over; give a list of dicts, nb.grid(...) or a DataFrame")
-    found = [_point(number, row) for number, row in enumerate(rows)]
-    if not found:
-        raise ConfigError("map: there is nothing to map over: it has no rows")
-    return found
+    return [_point(number, row, reserved) for number, row in enumerate(rows)]
 
 
-def _point(number: int, row: Any) -> dict[str, Any]:
+def _records(frame: Any) -> list[dict[Any, Any]]:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ConfigError(f"map: the DataFrame has more than one column {twice!r}; rename one of them")
+    records: list[dict[Any, Any]] = frame.to_dict("records")
+    return records
+
+
+def _point(number: int, row: Any, reserved: Collection[str]) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise ConfigError(f"map: item {number} is a {type(row).__name__}, not a mapping; write {{'name': value}}")
-    return {str(name): jsonable(value, f"map: item {number}, {name!r}") for name, value in row.items()}
+    point: dict[str, Any] = {}
+    for key, value in row.items():
+        name = ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
+        if name in reserved:
+            raise ConfigError(f"map: item {number} has a parameter {name!r}, which numbers the repeats; call it something else")
+        if name in point:
+            raise ConfigError(f"map: item {number} has two parameters that read {name!r} as text; rename one of them")
+        point[name] = jsonable(value, f"map: item {number}, {key!r}")
+    return point

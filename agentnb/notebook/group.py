@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from agentnb.commands import CommandResult
 from agentnb.notebook import loop as loops
-from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, call_after_all, cancel_all, wait_all
+from agentnb.notebook.handles import RunHandle, live_runs
 from agentnb.notebook.snapshot import GroupSnapshot
+from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, wait_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +22,12 @@ class RunGroup:
     As a cell's last line it shows itself live; ``wait()`` blocks until all have ended, ``await group`` awaits them.
     """
 
-    def __init__(self, group_id: str, name: str, runs: list[RunHandle], root: Path, base: pd.DataFrame | None, rows: list[int]) -> None:
+    def __init__(self, group_id: str, name: str, runs: list[RunHandle], root: Path, *, base: pd.DataFrame | None, rows: list[int]) -> None:
         """Made by Session.map. `base`: the DataFrame that was mapped over; `rows[i]`: which of its rows run i came from."""
         self.id = group_id
         self.name = name
         self._runs = runs
+        self._live = live_runs(runs)
         self._root = root
         self._base = base
         self._rows = rows
@@ -60,12 +62,14 @@ class RunGroup:
 
     def counts(self) -> dict[str, int]:
         """How many runs have each status."""
-        return self.snapshot().counts
+        counts: dict[str, int] = {}
+        for run in self._live:
+            counts[run.shown_status] = counts.get(run.shown_status, 0) + 1
+        return counts
 
-    def wait(self, timeout: float | None = None, *, on_interrupt: OnInterrupt = "cancel") -> RunGroup:
+    def wait(self, timeout: Timeout = None, *, on_interrupt: OnInterrupt = "cancel") -> RunGroup:
         """Block until all have ended and return the group; timeout and interrupts as in RunHandle.wait, for all of them."""
-        loops.refuse_to_block("wait()")
-        wait_all(self._runs, timeout, on_interrupt)
+        wait_all(self._live, timeout, on_interrupt)
         return self
 
     def __await__(self) -> Generator[Any, None, RunGroup]:
@@ -73,12 +77,12 @@ class RunGroup:
         return self._wait_async().__await__()
 
     async def _wait_async(self) -> RunGroup:
-        await await_all(self._runs)
+        await await_all(self._live)
         return self
 
     def cancel(self, reason: str = "cancelled by the user") -> None:
         """Ask for the end of all that have not ended; returns at once."""
-        cancel_all(self._runs, reason)
+        cancel_all(self._live, reason)
 
     def raise_for_status(self) -> RunGroup:
         """Return the group if every run completed; else raise what the first other run's result raises."""
@@ -91,26 +95,25 @@ class RunGroup:
     def df(self) -> pd.DataFrame:
         """One row per run, in order, parameters as columns ``param.x``; mapped over a DataFrame, its columns stand beside them."""
         from agentnb.history import frames
-        from agentnb.notebook.session import settle
+        from agentnb.notebook.launching import settle
 
         settle()
         return frames.group_df(self._root, [run.id for run in self._runs], self._base, rows=self._rows if self._base is not None else None)
 
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""
-        return GroupSnapshot(self.id, self.name, "group", [run.snapshot() for run in self._runs])
+        return GroupSnapshot(self.id, self.name, "group", [run.snapshot() for run in self._live])
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, on any thread, when all have ended."""
-        call_after_all(self._runs, callback)
+        call_after_all(self._live, callback)
 
     def _ipython_display_(self) -> None:
         from agentnb.notebook.display import show
         from agentnb.notebook.sources import RunsSource
 
-        show(RunsSource(lambda: self._runs, self.snapshot, self.cancel, self.when_done), loops.engine_loop())
+        show(RunsSource(lambda: self._live, self.snapshot, self.cancel, self.when_done), loops.engine_loop())
 
     def __repr__(self) -> str:
         """One line: name and counts."""
         return f"<RunGroup {self.name!r} of {len(self._runs)}: {', '.join(f'{n} {status}' for status, n in self.counts().items())}>"
-

@@ -126,9 +126,11 @@ class LiveRun:
         if self._hosted is not None:
             self._hosted.cancel()
         running = self.status is RunStatus.RUNNING
-        streams = {name: log_record(self.output.root, self.id, name, self._attempt) for name in ("stdout", "stderr")}
-        error = {"kind": "interrupted", "message": message}
-        self.on_event(RunFinished(self.id, "interrupted" if running else "cancelled", error=error, attempts=self._attempt, **streams))
+        final = RunFinished(self.id, "interrupted" if running else "cancelled", attempts=self._attempt)
+        final.error = {"kind": "interrupted", "message": message}
+        final.stdout = log_record(self.output.root, self.id, "stdout", self._attempt)
+        final.stderr = log_record(self.output.root, self.id, "stderr", self._attempt)
+        self.on_event(final)
 
     def _finish(self, event: RunFinished) -> None:
         self.status = RunStatus(event.status)

@@ -66,7 +66,7 @@ def _thread(name: str) -> LoopThread:
 def on_loop_thread() -> bool:
     """Whether the caller runs on one of these threads, where waiting would be a deadlock."""
     here = threading.get_ident()
-    return any(thread.thread_id == here and thread.pid == os.getpid() for thread in _threads.values())
+    return any(thread.thread_id == here and thread.pid == os.getpid() for thread in list(_threads.values()))
 
 
 def refuse_to_block(what: str) -> None:
@@ -88,4 +88,14 @@ def shutdown() -> None:
             thread.stop()
 
 
+def _forget() -> None:
+    """In a forked copy of the process: its threads were not copied, and the lock may be held by one of them."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _parents.append(dict(_threads))  # kept: the end of a loop's life would unregister its files from the parent's epoll, too
+    _threads.clear()
+
+
+_parents: list[dict[str, LoopThread]] = []
+os.register_at_fork(after_in_child=_forget)
 atexit.register(shutdown)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
+_warned = False
+
 
 def enable_nesting() -> None:
     """Let ``asyncio.run`` and ``loop.run_until_complete`` work inside a running loop (by nest_asyncio2).
@@ -17,16 +19,16 @@ def enable_nesting() -> None:
     nest_asyncio2.apply()
 
 
-def warn_about_old_nesting() -> None:
-    """Warn once when nest_asyncio (1.x), which makes newer kernels drop queued cells, has patched this process."""
-    import asyncio
-
-    old = sys.modules.get("nest_asyncio")
-    patched = getattr(asyncio, "_nest_patched", False) or hasattr(asyncio.run, "__module__") and asyncio.run.__module__ == "nest_asyncio"
-    if old is not None and patched and "nest_asyncio2" not in sys.modules:
-        warnings.warn(
-            "nest_asyncio has patched this kernel: with ipykernel 7.1 and later it makes 'Run All' drop queued cells. "
-            "Remove nest_asyncio.apply() (agentnb needs none), or use agentnb.enable_nesting().",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def warn_about_old_nesting(*, stacklevel: int) -> None:
+    """Warn, once in a process, when nest_asyncio 1.x, which makes newer kernels drop queued cells, has patched asyncio."""
+    global _warned  # noqa: PLW0603 - once in a process
+    asyncio = sys.modules.get("asyncio")
+    if _warned or "nest_asyncio" not in sys.modules or not getattr(asyncio, "_nest_patched", False) or hasattr(asyncio, "_nest_asyncio2"):
+        return
+    _warned = True
+    warnings.warn(
+        "nest_asyncio has patched this process: with ipykernel 7.1 and later it makes 'Run All' drop queued cells. agentnb needs no "
+        "patch: remove nest_asyncio.apply(), restart the kernel, and call agentnb.enable_nesting() if your own code needs it.",
+        RuntimeWarning,
+        stacklevel=stacklevel,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +14,21 @@ from agentnb.errors import ConfigError
 _RECORD = ("name", "params", "tags")
 _HANDLERS = ("on_success", "on_failure", "cleanup")
 
+#: What people may look for here, and how to do it with this version.
+_ELSEWHERE = {
+    "runtime": "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command",
+    "workspace": "make the copy or the git worktree first and give its folder as working_dir",
+    "reuse": "every launch runs; look in runs_df() for a completed run with the same params before launching",
+    "detach": "runs end with the notebook's process; what shall outlive it has to be started outside of agentnb",
+    "budget_usd": "costs are recorded, not bounded; watch cost_usd in runs_df(), or give a timeout",
+    "budget_tokens": "tokens are recorded, not bounded; watch output_tokens in runs_df(), or give max_tokens to a local model",
+    "on_interrupt": "it belongs to wait(): run.wait(on_interrupt='detach')",
+    "cwd": "it is called working_dir",
+    "check": "runs raise nothing by themselves; call result.raise_for_status()",
+    "shell": "only a Shell target has one: session.shell(command, shell='bash')",
+    "max_parallel": "it belongs to nb.Session(...) and to session.map(...)",
+}
+
 
 @dataclass(slots=True)
 class LaunchOptions:
@@ -24,19 +39,38 @@ class LaunchOptions:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def split(options: Mapping[str, Any]) -> tuple[LaunchOptions, ExecutionConfig]:
-    """The options of a launch, sorted. Raises ConfigError that names an unknown one and what was perhaps meant."""
-    known = [*_RECORD, *ExecutionConfig.model_fields]
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-            raise ConfigError(f"launch: there is no option {name!r}; {hint} (a keyword argument of a function goes into nb.Python(f, {name}=...))")
+def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[LaunchOptions, ExecutionConfig]:
+    """The options of a launch, sorted. Raises ConfigError that names an unknown one and what was perhaps meant.
+
+    `also`: names that the caller takes itself, for its suggestions.
+    """
+    check_names("launch", options, [*_RECORD, *ExecutionConfig.model_fields], also)
     config = {name: value for name, value in options.items() if name not in _RECORD}
     for name in _HANDLERS:
         if isinstance(config.get(name), str):
             config[name] = Shell(config[name])
-    return LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags"))), ExecutionConfig(**config)
+    return LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags"))), ExecutionConfig(
+        **config
+    )
+
+
+def session_defaults(options: Mapping[str, Any]) -> ExecutionConfig:
+    """The defaults that a session has for its runs. Raises ConfigError for an unknown option."""
+    check_names("Session", options, list(ExecutionConfig.model_fields), ("store", "max_parallel", "tags"))
+    return ExecutionConfig(**options)
+
+
+def check_names(what: str, options: Collection[str], known: list[str], also: Collection[str] = ()) -> None:
+    """Raise ConfigError for the first option that is not known, with what was perhaps meant."""
+    for name in options:
+        if name in known:
+            continue
+        if name in _ELSEWHERE:
+            raise ConfigError(f"{what}: there is no option {name!r} in this version of agentnb: {_ELSEWHERE[name]}")
+        near = get_close_matches(name, [*known, *also], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted([*known, *also]))}"
+        call = f" (a keyword argument of a function goes into nb.Python(f, {name}=...))" if what == "launch" else ""
+        raise ConfigError(f"{what}: there is no option {name!r}; {hint}{call}")
 
 
 def _name(value: Any) -> str | None:
@@ -60,3 +94,10 @@ def clean_tags(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"tags: {value!r} is no mapping; write tags={{'topic': 'builds'}}")
     return {str(name): str(item) for name, item in value.items()}
+
+
+def parallel(what: str, value: int | None) -> int | None:
+    """A bound on how many run at once. Raises ConfigError for what is none."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"{what}={value!r} must be a whole number, 1 or more")
+    return value

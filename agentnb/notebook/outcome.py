@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agentnb.commands import CommandResult, CommandStatus
+from agentnb.commands import CommandError, CommandResult, CommandStatus, ExecutionMetadata, ResourceUsage
 from agentnb.events import Json, RunFinished
 from agentnb.notebook.reading import kept_bytes
 from agentnb.states import RETRYABLE, ErrorKind, RunStatus
@@ -48,12 +48,12 @@ def make_result(final: RunFinished, *, name: str, spec: Json, root: Path) -> Com
         stdout_bytes=(final.stdout or {}).get("size", 0),
         stderr_bytes=(final.stderr or {}).get("size", 0),
         duration=final.run_s,
-        usage=final.usage or {},
+        usage=ResourceUsage(**(final.usage or {})),
         exit_code=final.exit_code,
         signal=final.signal,
-        error=error,
+        error=CommandError(**error) if error else None,
         validation=detail.get("validation") or (),
-        metadata=_stamps(detail.get("metadata") or {}),
+        metadata=ExecutionMetadata(**_stamps(detail.get("metadata") or {})),
         warnings=detail.get("warnings") or (),
         attempts=final.attempts,
     ).reading(KeptOutput(root, final))

@@ -40,8 +40,9 @@ def kept_bytes(root: Path, record: Json | None, start: int = 0, most: int = -1) 
     if record is None:
         return b""
     if record["path"] is None:
-        data = (record["text"] or "").encode("utf-8", "replace")
-        return data[start:] if most < 0 else data[start : start + most]
+        text: str = record["text"] or ""
+        data = text.encode("utf-8", "replace")
+        return data[start : None if most < 0 else start + most]
     path = root / record["path"]
     try:
         with path.open("rb") as file:
@@ -73,7 +74,7 @@ class OutputReader:
             return ""
         records, final = self._records(), self._live.final
         order = final.detail.get("order") if final else None
-        if order is not None and not any(record and record["path"] for record in records.values()):
+        if order is not None and all(_whole(record) for record in records.values()):
             text = "".join(text for _, text in _interleaved(self.root, records, order))
         else:
             text = "\n".join(filter(None, (self._last_lines(records[stream], n) for stream in _STREAMS)))
@@ -83,7 +84,7 @@ class OutputReader:
     def tail_segments(self, final: RunFinished) -> list[Segment]:
         """The end of a finished run's output, in the order it came as far as that is known."""
         records, order = {"stdout": final.stdout, "stderr": final.stderr}, final.detail.get("order")
-        if order is not None and all(not r or (r["path"] is None and r["size"] <= _TAIL_BYTES) for r in records.values()):
+        if order is not None and all(_whole(record) for record in records.values()):
             return _interleaved(self.root, records, order)
         ends = [(name, kept_bytes(self.root, r, max(r["size"] - _TAIL_BYTES, 0)) if r else b"") for name, r in records.items()]
         return [(name, data.decode("utf-8", "replace")) for name, data in ends if data]
@@ -132,8 +133,9 @@ class OutputReader:
                 reply = self._flush().result(_REPLY_S)
             except TimeoutError:
                 raise TimeoutError(f"the supervisor did not answer within {_REPLY_S:g} s") from None
-            except RuntimeError:  # it ended, or its supervisor did, at this moment
-                reply = {}
+            except RuntimeError as bad:
+                if self._live.final is None:  # else it ended, or its supervisor did, at this moment
+                    raise StoreError(f"the output of run {self._live.name!r} cannot be read now: {bad}") from None
         return {stream: self._chosen(reply, stream) for stream in _STREAMS}
 
     async def _record_async(self, stream: Stream) -> Json | None:
@@ -156,6 +158,15 @@ class OutputReader:
 def _check_stream(stream: str) -> None:
     if stream not in _STREAMS:
         raise ConfigError(f"there is no stream {stream!r}; it is 'stdout' or 'stderr'")
+
+
+def _whole(record: Json | None) -> bool:
+    """Whether a stream is in its record byte for byte, so that the order of its pieces can be told."""
+    return (
+        not record
+        or not record["size"]
+        or (record["text"] is not None and len(record["text"].encode("utf-8", "replace")) == record["size"])
+    )
 
 
 def _interleaved(root: Path, records: Mapping[Any, Json | None], order: list[list[Any]]) -> list[Segment]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import inspect
 import os
-import re
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agentnb import requests
-from agentnb.agents.compile import Target, compile_work, target_of
+from agentnb.agents.compile import target_of
 from agentnb.agents.fill import fill
-from agentnb.agents.python import host
 from agentnb.commands import AnySpec, Command, ExecutionConfig, LocalModel, Python, Shell, Spec, Test
 from agentnb.engine.client import Client
 from agentnb.errors import ConfigError, StoreError
@@ -24,48 +22,27 @@ from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
 from agentnb.notebook.grid import points
 from agentnb.notebook.group import RunGroup
-from agentnb.notebook.handles import OnInterrupt, RunHandle, await_all, call_after_all, cancel_all, wait_all
+from agentnb.notebook.handles import RunHandle, live_runs
+from agentnb.notebook.launching import Batch, connect, settle, short
+from agentnb.notebook.live import LiveRun
 from agentnb.notebook.nesting import warn_about_old_nesting
-from agentnb.notebook.options import LaunchOptions, clean_tags, split
+from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
 from agentnb.notebook.snapshot import GroupSnapshot
+from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, patience, wait_all
 from agentnb.states import SessionStatus
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_SETTLE_S = 10.0
-_lock = threading.Lock()
-_shared: Client | None = None
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _client() -> Client:
-    """This process's supervisor; a new one when there is none or it died."""
-    global _shared
-    with _lock:
-        if _shared is None or not _shared.alive or _shared.owner_pid != os.getpid():
-            _shared = Client(loops.engine_loop().loop)
-        return _shared
-
-
-def settle() -> None:
-    """Wait until everything that was asked for so far is in the history."""
-    with _lock:
-        client = _shared
-    if client is not None and client.alive and not loops.on_loop_thread():
-        try:
-            client.request(lambda number: requests.Ping(number)).result(_SETTLE_S)
-        except (RuntimeError, TimeoutError):  # it died: what is in the history is all there is
-            return
-
 
 class Session:
     """A named stretch of work: launches runs, waits for them, shows them, reads their history.
 
     `store`: the folder of the history; default AGENTNB_HOME, else ``./.agentnb``. `max_parallel`: how many of its runs work at
-    once; default the number of processors. `tags`: texts kept with it. Other options (timeout, env, capture, retry, grace,
-    working_dir ...: see ExecutionConfig) are defaults for its runs.
+    once; default the number of processors. `tags`: texts kept with it and its runs. Other options (timeout, env, capture, retry,
+    grace, working_dir ...: see ExecutionConfig) are defaults for its runs: what a spec says wins over them, and what a launch says
+    over both; `env`, `working_dir`, `stdin` and `capture` are for processes, not for ``async def`` agents.
     Raises ConfigError for a bad option, StoreError or StoreTooNew when the store cannot be used.
     """
 
@@ -83,21 +60,20 @@ class Session:
             raise ConfigError(f"Session: the name {name!r} is empty; write Session('first-look')")
         self.name = name
         self.id = new_id()
-        self.max_parallel = _parallel("max_parallel", max_parallel) or os.cpu_count() or 1
+        self.max_parallel = parallel("max_parallel", max_parallel) or os.cpu_count() or 1
         self.tags = clean_tags(tags)
-        self._defaults = ExecutionConfig(**defaults)
+        self._defaults = session_defaults(defaults)
         self.store = Store.locate(store)
         self.status = SessionStatus.ACTIVE
-        self._runs: dict[str, RunHandle] = {}
-        self._groups = 0
+        self._runs: list[RunHandle] = []
+        self._live: list[LiveRun] = []
         self._engine: Client | None = None
         self._created = now_us()
-        self._version = 0
+        self._pid = os.getpid()
         self._ended: list[Callable[[], None]] = []
         Store.open(self.store).close()  # here, so that what is wrong with it is raised in the cell
-        warn_about_old_nesting()
+        warn_about_old_nesting(stacklevel=3)
         self._connect()
-        _sessions.add(self)
 
     # --- launching
 
@@ -129,9 +105,9 @@ class Session:
         return self._launch_spec(LocalModel, prompt, options)
 
     def _launch_spec(self, cls: type[Any], first: Any, options: dict[str, Any]) -> RunHandle:
-        own = set(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type"}
-        fields = {name: options.pop(name) for name in list(options) if name in own}
-        return self.launch(cls(first, **fields), **options)
+        own = set(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type", "command", "argv", "prompt"}
+        sorted_out = self._options({name: value for name, value in options.items() if name not in own}, own)
+        return self._launch(cls(first, **{name: value for name, value in options.items() if name in own}), *sorted_out)
 
     def launch(self, target: AnySpec | Callable[..., Any], **options: Any) -> RunHandle:
         """Launch any target (Shell, Command, Test, Python, LocalModel, or a Python function); returns at once.
@@ -140,11 +116,14 @@ class Session:
         `timeout`, `env`, `working_dir`, `capture`, `stdin`, `retry`, `limits`, `validation`, `grace`, `artifacts`, `on_success`,
         `on_failure`, `cleanup` (see ExecutionConfig). Raises ConfigError before anything is started.
         """
-        launch, config = self._options(options)
-        spec = self._spec(target)
-        if launch.params or spec == LocalModel():  # a bare LocalModel asks for its parameter `prompt`
-            spec = fill(spec, launch.params)
-        return self._send([self._prepare(spec, launch.params, launch.name, launch.tags, config)])[0]
+        return self._launch(_spec_of(target), *self._options(options))
+
+    def _launch(self, spec: AnySpec, given: LaunchOptions, config: ExecutionConfig) -> RunHandle:
+        if given.params or spec == LocalModel():  # a bare LocalModel asks for its parameter `prompt`
+            spec = fill(spec, given.params)
+        batch = self._batch(given, config)
+        batch.add(spec, given.params, given.name)
+        return self._send(batch)[0]
 
     def map(
         self,
@@ -161,112 +140,49 @@ class Session:
         `repeats` there is one more, ``param.repeat``. `max_parallel`: how many of the group work at once; default the session's.
         Options: see `launch`. Every point is checked before the first one starts.
         """
-        rows = points(items)
         if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
             raise ConfigError(f"map: repeats={repeats!r} must be a whole number, 1 or more")
-        bound = _parallel("max_parallel", max_parallel)
-        launch, config = self._options(options)
-        spec = self._spec(target)
-        self._groups += 1
-        name = launch.name or _short(target_of(spec).display)
+        rows = points(items, reserved=("repeat",) if repeats > 1 else ())
+        bound = parallel("max_parallel", max_parallel)
+        given, config = self._options(options, ("repeats", "max_parallel"))
+        spec = _spec_of(target)
+        name = given.name or short(target_of(spec).display)
         group = {"group": new_id(), "group_parallel": bound or self.max_parallel}
-        prepared, origin = [], []
+        batch, origin = self._batch(given, config, group), []
         for number, row in enumerate(rows):
+            filled = fill(spec, given.params | row) if repeats == 1 else None
             for repeat in range(repeats):
-                params = launch.params | row | ({"repeat": repeat} if repeats > 1 else {})
-                label = f"{name} [{len(prepared)}]"
-                prepared.append(self._prepare(fill(spec, params), params, label, launch.tags, config, group))
+                params = given.params | row | ({"repeat": repeat} if repeats > 1 else {})
+                batch.add(filled or fill(spec, params), params, f"{name} [{len(batch)}]")
                 origin.append(number)
-        runs = self._send(prepared)
         base = items if hasattr(items, "columns") else None
-        return RunGroup(group["group"], name, runs, self.store, base, origin)  # type: ignore[arg-type]
+        return RunGroup(group["group"], name, self._send(batch), self.store, base=base, rows=origin)  # type: ignore[arg-type]
 
-    def _spec(self, target: AnySpec | Callable[..., Any]) -> AnySpec:
-        if isinstance(target, Spec):
-            return target  # type: ignore[return-value]
-        if callable(target):
-            return Python(target)
-        hint = "nb.Shell(...)" if isinstance(target, str) else "nb.Command([...])" if isinstance(target, list | tuple) else "a spec"
-        raise ConfigError(f"launch: {target!r} is no target; write {hint}, or pass a Python function")
-
-    def _options(self, options: dict[str, Any]) -> tuple[LaunchOptions, ExecutionConfig]:
+    def _options(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> tuple[LaunchOptions, ExecutionConfig]:
         if self.status is not SessionStatus.ACTIVE:
-            raise ConfigError(f"session {self.name!r} has {self.status.value}; start a new one with nb.Session({self.name!r})")
-        launch, config = split(options)
-        return launch, config.over(self._defaults)
+            raise ConfigError(f"session {self.name!r} has {_ENDING[self.status]}; start a new one with nb.Session({self.name!r})")
+        return split(options, tuple(also))
 
-    def _prepare(
-        self,
-        spec: AnySpec,
-        params: dict[str, Any],
-        name: str | None,
-        tags: dict[str, str],
-        config: ExecutionConfig,
-        group: dict[str, Any] | None = None,
-    ) -> tuple[RunHandle, requests.Launch]:
-        """The handle and the request of one run; nothing is sent yet."""
-        client, run_id, target = self._connect(), new_id(), target_of(spec)
-        work = compile_work(spec, config, env_id=client.environment(os.environ), params=params, run_id=run_id)
-        run: Json = {
-            "id": run_id,
-            "session_id": self.id,
-            "group_id": group["group"] if group else None,
-            "name": name or _short(target.display),
-            "target": {"kind": target.kind.value, "display": target.display, "spec": target.spec},
-            "runtime_kind": "local",
-            "created_at": now_us(),
-            "timeout_s": config.timeout,
-            "params": params,
-            "tags": self.tags | tags,
-        }
-        handle = self._handle(client, run, target, spec, work["grace_s"], hosted=work["kind"] == "hosted")
-        return handle, requests.Launch(run, work | (group or {}))  # type: ignore[arg-type]
-
-    def _handle(self, client: Client, run: Json, target: Target, spec: AnySpec, grace_s: float, *, hosted: bool) -> RunHandle:
-        start = None
-        if hosted and isinstance(spec, Python):
-            start = lambda send, attempt: host(spec, run["params"], send, run["id"], attempt)  # noqa: E731
-        return RunHandle(
-            client,
-            self.store,
-            run_id=run["id"],
-            session_id=self.id,
-            name=run["name"],
-            target=target,
-            params=run["params"],
-            grace_s=grace_s,
-            hosted=start,
-        )
-
-    def _send(self, prepared: list[tuple[RunHandle, requests.Launch]]) -> list[RunHandle]:
+    def _batch(self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None) -> Batch:
         client = self._connect()
-        handles = [handle for handle, _ in prepared]
-        try:
-            frames = [launch for _, launch in prepared]
-            for handle in handles:
-                client.listen(handle.id, handle)
-            client.send(frames)
-        except (TypeError, ValueError) as bad:
-            for handle in handles:
-                client.ignore(handle.id)
-            raise ConfigError(f"launch: an option or parameter is no JSON data: {bad}") from None
-        for handle in handles:
-            self._runs[handle.id] = handle
-        if not client.alive:  # it died at this moment, and may not have told these
-            for handle in handles:
-                if not handle.done:
-                    handle.on_lost("the supervisor process ended while the run was launched; launch it again")
+        tags = self.tags | given.tags
+        return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group)
+
+    def _send(self, batch: Batch) -> list[RunHandle]:
+        handles = batch.send()
+        self._runs += handles
+        self._live += live_runs(handles)
         return handles
 
     def _connect(self) -> Client:
         """The live supervisor, which knows this session."""
-        client = _client()
+        if self._pid != os.getpid():  # a forked copy is a session of its own: the parent's record is the parent's
+            self._pid, self.id, self._created, self._runs, self._live = os.getpid(), new_id(), now_us(), [], []
+        client = connect()
         if self._engine is not client:
             self._engine = client
-            session = {
-                "id": self.id, "name": self.name, "status": "active", "created_at": self._created, "ended_at": None, "tags": self.tags,
-            }  # fmt: skip
-            client.send([requests.OpenSession(session, str(self.store), self.max_parallel)])
+            session: Json = {"id": self.id, "name": self.name, "status": "active", "created_at": self._created, "ended_at": None}
+            client.send([requests.OpenSession(session | {"tags": self.tags}, str(self.store), self.max_parallel)])
         return client
 
     # --- waiting and ending
@@ -274,12 +190,11 @@ class Session:
     @property
     def runs(self) -> list[RunHandle]:
         """Its runs of this process, in the order of their launch."""
-        return list(self._runs.values())
+        return list(self._runs)
 
-    def wait(self, timeout: float | None = None, *, on_interrupt: OnInterrupt = "cancel") -> Session:
+    def wait(self, timeout: Timeout = None, *, on_interrupt: OnInterrupt = "cancel") -> Session:
         """Block until all its runs have ended; timeout and interrupts as in RunHandle.wait, for all of them."""
-        loops.refuse_to_block("wait()")
-        wait_all(self.runs, timeout, on_interrupt)
+        wait_all(self._live, timeout, on_interrupt)
         return self
 
     def __await__(self) -> Any:
@@ -287,17 +202,18 @@ class Session:
         return self._wait_async().__await__()
 
     async def _wait_async(self) -> Session:
-        await await_all(self.runs)
+        await await_all(self._live)
         return self
 
     def cancel(self, reason: str = "the session was cancelled") -> None:
         """Ask for the end of all its runs, waiting and live; returns at once. The session goes on."""
-        cancel_all(self.runs, reason)
+        cancel_all(self._live, reason)
 
     def end(self, *, cancel: bool = False, reason: str = "the session ended") -> None:
         """Refuse new runs, wait for the live ones (or, with `cancel`, cancel them first), and close the session's record.
 
-        Ending twice is fine. Raises StoreError if its history could not be written.
+        Ending twice is fine. An interrupt cancels what is left, waits for its end and is raised again. Raises StoreError if its
+        history could not be written.
         """
         loops.refuse_to_block("end()")
         if self.status is not SessionStatus.ACTIVE:
@@ -306,7 +222,6 @@ class Session:
         try:
             trouble = self._end(cancel=cancel, reason=reason)
         finally:
-            self._version += 1
             callbacks, self._ended = self._ended, []
             for callback in callbacks:
                 callback()
@@ -315,13 +230,14 @@ class Session:
 
     def _end(self, *, cancel: bool, reason: str) -> str | None:
         client = self._engine
-        if client is None or not client.alive:
+        if client is None or not client.alive or self._pid != os.getpid():
             return None
+        done = client.request(lambda number: requests.EndSession(number, self.id, cancel, reason))
         try:
-            reply = client.request(lambda number: requests.EndSession(number, self.id, cancel, reason)).result()
-            self.wait()
+            reply = done.result()
         except KeyboardInterrupt:
-            cancel_all(self.runs, "interrupted by the user")
+            cancel_all(self._live, "interrupted by the user")
+            concurrent.futures.wait([done], patience([run for run in self._live if not run.done]))
             raise
         except RuntimeError:  # the supervisor died: its successor sees to the record
             return None
@@ -375,11 +291,11 @@ class Session:
 
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""
-        return GroupSnapshot(self.id, self.name, "session", [run.snapshot() for run in self.runs], self.status.value)
+        return GroupSnapshot(self.id, self.name, "session", [run.snapshot() for run in list(self._live)], self.status.value)
 
     def _when_done(self, callback: Callable[[], None]) -> None:
         if self.status is not SessionStatus.ACTIVE:
-            call_after_all(self.runs, callback)
+            call_after_all(self._live, callback)
         else:
             self._ended.append(callback)
 
@@ -387,25 +303,26 @@ class Session:
         from agentnb.notebook.display import show
         from agentnb.notebook.sources import RunsSource
 
-        show(RunsSource(lambda: self.runs, self.snapshot, self.cancel, self._when_done), loops.engine_loop())
+        show(RunsSource(lambda: list(self._live), self.snapshot, self.cancel, self._when_done), loops.engine_loop())
 
     def __repr__(self) -> str:
         """One line: name, status, counts, where the history is."""
-        counts = ", ".join(f"{n} {status}" for status, n in self.snapshot().counts.items()) or "no runs"
+        statuses = [run.shown_status for run in self._live]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)) or "no runs"
         return f"<Session {self.name!r} {self.status.value}: {counts}; history in {self.store}>"
 
 
-def _parallel(what: str, value: int | None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"{what}={value!r} must be a whole number, 1 or more")
-    return value
+_ENDING = {SessionStatus.ENDED: "ended", SessionStatus.CANCELLED: "been cancelled"}
 
 
-_SPACE = re.compile(r"\s+")
-_NAME_CHARS = 60
-
-
-def _short(text: str) -> str:
-    line = _SPACE.sub(" ", text).strip()
-    return line if len(line) <= _NAME_CHARS else f"{line[: _NAME_CHARS - 1]}…"
-
+def _spec_of(target: AnySpec | Callable[..., Any]) -> AnySpec:
+    if isinstance(target, Spec):
+        return target
+    if isinstance(target, type) and issubclass(target, Spec):
+        raise ConfigError(f"launch: {target.__name__} is a class of targets; write nb.{target.__name__}(...)")
+    if callable(target):
+        return Python(target)
+    hint = "nb.Shell(...)" if isinstance(target, str) else "nb.Command([...])" if isinstance(target, list | tuple) else "a spec"
+    if inspect.isawaitable(target):
+        raise ConfigError(f"launch: {target!r} is what an async function returned; pass the function itself: session.python(function, ...)")
+    raise ConfigError(f"launch: {target!r} is no target; write {hint}, or pass a Python function")

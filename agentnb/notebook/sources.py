@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agentnb.notebook.handles import RunHandle, cancel_all
+from agentnb.notebook.live import LiveRun
 from agentnb.notebook.snapshot import Segment, Snapshot
+from agentnb.notebook.waiting import cancel_all
 
 
 class RunSource:
     """One run."""
 
-    def __init__(self, run: RunHandle) -> None:
+    def __init__(self, run: LiveRun) -> None:
         """Look at `run`."""
         self._run = run
 
@@ -35,7 +36,7 @@ class RunSource:
     def request_cancel(self, run_ids: list[str] | None) -> None:
         """Ask for its end."""
         if run_ids is None or self._run.id in run_ids:
-            self._run.cancel("cancelled in its view")
+            cancel_all([self._run], "cancelled in its view")
 
     def call_when_done(self, callback: Callable[[], None]) -> None:
         """Call back at its end."""
@@ -47,7 +48,7 @@ class RunsSource:
 
     def __init__(
         self,
-        runs: Callable[[], Sequence[RunHandle]],
+        runs: Callable[[], Sequence[LiveRun]],
         snapshot: Callable[[], Snapshot],
         cancel: Callable[[str], None],
         when_done: Callable[[Callable[[], None]], None],
@@ -84,6 +85,6 @@ class RunsSource:
         else:
             cancel_all(self._find(run_ids), "cancelled in its view")
 
-    def _find(self, run_ids: Sequence[str]) -> list[RunHandle]:
+    def _find(self, run_ids: Sequence[str]) -> list[LiveRun]:
         wanted = set(run_ids)
         return [run for run in self._runs() if run.id in wanted]

@@ -51,7 +51,7 @@ def compare(df: pd.DataFrame, by: str | list[str], metric: str = "run_s", **opti
 
 def _read(name: str, store: Location, filters: dict[str, Any]) -> pd.DataFrame:
     from agentnb.history import frames
-    from agentnb.notebook.session import settle
+    from agentnb.notebook.launching import settle
 
     settle()
     result: pd.DataFrame = getattr(frames, name)(Store.locate(store), **filters)

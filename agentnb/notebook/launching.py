@@ -1,0 +1,140 @@
+"""Getting runs to the engine: the supervisor of this process, and the launch of one run or many in one message."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agentnb import requests
+from agentnb.agents.compile import compile_work, target_of
+from agentnb.agents.python import host
+from agentnb.commands import AnySpec, ExecutionConfig, Python
+from agentnb.engine.client import Client
+from agentnb.errors import ConfigError
+from agentnb.events import Json, now_us
+from agentnb.ids import new_id
+from agentnb.notebook import loop as loops
+from agentnb.notebook.handles import RunHandle
+from agentnb.notebook.hosting import Make, current_run
+from agentnb.notebook.live import LiveRun
+
+_SETTLE_S = 10.0
+_NAME_CHARS = 60
+_SPACE = re.compile(r"\s+")
+_lock = threading.Lock()
+_shared: Client | None = None
+
+
+def connect() -> Client:
+    """This process's supervisor; a new one when there is none or it died. Raises RuntimeUnavailable."""
+    global _shared  # noqa: PLW0603 - the one supervisor of this process, under its lock
+    with _lock:
+        if _shared is None or not _shared.alive or _shared.owner_pid != os.getpid() or _shared.process.poll() is not None:
+            _shared = Client(loops.engine_loop().loop)
+        return _shared
+
+
+def settle() -> None:
+    """Wait until everything that was asked for so far is in the history, if there is a supervisor to write it."""
+    client = _shared
+    if client is not None and client.alive and client.owner_pid == os.getpid() and not loops.on_loop_thread():
+        try:
+            client.request(requests.Ping).result(_SETTLE_S)
+        except (RuntimeError, TimeoutError):  # it died: what is in the history is all there is
+            return
+
+
+def _forget() -> None:
+    """In a forked copy of the process: the supervisor is the parent's."""
+    global _lock, _shared  # the lock may be held by a thread that was not copied
+    _lock, _shared = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+class Batch:
+    """Runs that are checked one by one and then sent together, so that nothing starts when one of them is wrong."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Path,
+        session_id: str,
+        *,
+        config: ExecutionConfig,
+        defaults: ExecutionConfig,
+        tags: Mapping[str, str],
+        group: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`config`: given at the launch; `defaults`: the session's. `group`: the keys `group` and `group_parallel` of a Work."""
+        self._client = client
+        self._store = store
+        self._session_id = session_id
+        self._config = config
+        self._defaults = defaults
+        self._tags = dict(tags)
+        self._group = dict(group or {})
+        self._parent = current_run()
+        self._env_id = client.environment(os.environ)
+        self._handles: list[RunHandle] = []
+        self._listeners: list[LiveRun] = []
+        self._launches: list[requests.Launch] = []
+
+    def __len__(self) -> int:
+        """How many runs."""
+        return len(self._launches)
+
+    def add(self, spec: AnySpec, params: dict[str, Any], name: str | None = None) -> None:
+        """Check one run. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work."""
+        run_id, target = new_id(), target_of(spec)
+        work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id)
+        run: Json = {
+            "id": run_id,
+            "session_id": self._session_id,
+            "group_id": self._group.get("group"),
+            "name": name or short(target.display),
+            "target": {"kind": target.kind.value, "display": target.display, "spec": target.spec},
+            "runtime_kind": "local",
+            "created_at": now_us(),
+            "timeout_s": work["timeout_s"],
+            "params": params,
+            "tags": self._tags,
+            "parent_run_id": self._parent,
+        }
+        hosted = _maker(spec, run) if work["kind"] == "hosted" and isinstance(spec, Python) else None
+        live = LiveRun(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
+        self._listeners.append(live)
+        self._handles.append(RunHandle(live, self._store, run))
+        self._launches.append(requests.Launch(run, work | self._group))
+
+    def send(self) -> list[RunHandle]:
+        """Launch them all, in one message; returns at once. Raises ConfigError when an option is no JSON data."""
+        for live in self._listeners:
+            self._client.listen(live.id, live)
+        try:
+            self._client.send(self._launches)
+        except (TypeError, ValueError) as bad:
+            for live in self._listeners:
+                self._client.ignore(live.id)
+            raise ConfigError(f"launch: an option or parameter is no JSON data: {bad}") from None
+        if not self._client.alive:  # it died at this moment, and may not have told these
+            for live in self._listeners:
+                if not live.done:
+                    live.on_lost("the supervisor process ended while the run was launched; launch it again")
+        return self._handles
+
+
+def _maker(spec: Python, run: Json) -> Make:
+    params, run_id = run["params"], run["id"]
+    return lambda send, attempt: host(spec, params, send, run_id, attempt)
+
+
+def short(text: str) -> str:
+    """`text` on one line, cut to a name's length."""
+    line = _SPACE.sub(" ", text).strip()
+    return line if len(line) <= _NAME_CHARS else f"{line[: _NAME_CHARS - 1]}…"
