@@ -177,7 +177,7 @@ def _check(config: ExecutionConfig) -> CheckPlan:
     if (wanted := config.validation) is not None:
         for name in ("expected_pattern", "json_schema"):
             if (value := getattr(wanted, name)) is not None:
-                check[name] = value  # type: ignore[literal-required]
+                check[name] = value
         if wanted.forbidden_patterns:
             check["forbidden_patterns"] = list(wanted.forbidden_patterns)
         if wanted.script is not None:

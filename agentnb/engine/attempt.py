@@ -188,8 +188,10 @@ class Attempt:
                 await self._ladder(child, ended)
             if left and self._stop is None:
                 ended.warnings.append(f"background processes that outlived the command were ended: {left}")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._exited), UNKILLABLE_S)
+        if not self._exited.done():
+            await asyncio.wait([self._exited], timeout=UNKILLABLE_S)
+        for drain in self._drains:
+            drain.catch_up()
         ended.exit, ended.stop = child.exit, self._stop
         end = child.exit.at if child.exit else self._loop.time()
         ended.run_s = max(end - child.started_at, 0.0)

@@ -243,6 +243,12 @@ class Drain:
             if size < _CHUNK:
                 return
 
+    def catch_up(self) -> None:
+        """Its writer has ended: read what is in the pipe at once, to its end if nobody else holds it."""
+        for _ in range(2 + PIPE_BYTES // (_CHUNK * _TURN)):
+            if self._fd >= 0 and not self.troubled:
+                self._readable()
+
     def _pause(self, bad: OSError) -> None:
         """The disk refuses: stop reading (the child waits on its pipe) and try again soon."""
         if self._fd >= 0:

@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 
 from agentnb._version import __version__
 from agentnb.engine.work import Work
@@ -18,15 +17,13 @@ _HOST = socket.gethostname()
 _PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
+_hashes: dict[int, str] = {}
+
+
 def environment_hash(env: Mapping[str, str]) -> str:
     """SHA-256 over the sorted names and values."""
-    return _hash(tuple(sorted(env.items())))
-
-
-@lru_cache(maxsize=16)
-def _hash(items: tuple[tuple[str, str], ...]) -> str:
     digest = hashlib.sha256()
-    for name, value in items:
+    for name, value in sorted(env.items()):
         digest.update(f"{name}\0{value}\0".encode("utf-8", "surrogateescape"))
     return f"sha256:{digest.hexdigest()}"
 
@@ -85,6 +82,16 @@ def _text(path: str) -> str | None:
         return None
 
 
+def _environment_hash(work: Work, environment: Mapping[str, str]) -> str:
+    """The hash of what the run saw; an environment that the client sent is hashed once, its number stands for it."""
+    number = work["env_id"]
+    if work["env"] or not environment:
+        return environment_hash(dict(environment) | work["env"])
+    if number not in _hashes:
+        _hashes[number] = environment_hash(environment)
+    return _hashes[number]
+
+
 def metadata(work: Work, environment: Mapping[str, str], started_at: int | None, completed_at: int) -> Json:
     """The fields of commands.ExecutionMetadata; stamps in microseconds."""
     return {
@@ -93,7 +100,7 @@ def metadata(work: Work, environment: Mapping[str, str], started_at: int | None,
         "hostname": _HOST,
         "parent_pid": os.getpid(),
         "working_directory": work["cwd"],
-        "environment_hash": environment_hash(dict(environment) | work["env"]),
+        "environment_hash": _environment_hash(work, environment),
         "git_commit": git_commit(work["cwd"]),
         "python_version": _PYTHON,
         "agentnb_version": __version__,

@@ -43,7 +43,7 @@ def kept_bytes(root: Path, record: Json | None, start: int = 0, most: int = -1) 
         text: str = record["text"] or ""
         data = text.encode("utf-8", "replace")
         return data[start : None if most < 0 else start + most]
-    path = root / record["path"]
+    path: Path = root / record["path"]
     try:
         with path.open("rb") as file:
             file.seek(start)
