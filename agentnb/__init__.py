@@ -11,6 +11,8 @@ Each name is imported when it is first used (PEP 562), so that ``import agentnb`
 
 from __future__ import annotations
 
+from sys import modules as _modules
+
 from agentnb._version import __version__
 
 TYPE_CHECKING = False  # type checkers read it as True; importing `typing` for it would cost more than all the rest here
@@ -141,3 +143,9 @@ else:
     def __dir__() -> list[str]:
         """Only the public names."""
         return list(__all__)
+
+
+if "nest_asyncio" in _modules:
+    from agentnb.notebook.nesting import warn_about_old_nesting as _warn
+
+    _warn(stacklevel=3)

@@ -184,8 +184,8 @@ class Transcript:
 def blocks(cell: NotebookNode) -> Iterator[str]:
     """What to print of a cell: the prose of a text, the outputs of code."""
     if cell.cell_type == "markdown":
-        for paragraph in re.split(r"\n\s*\n", cell.source.strip()):
-            yield clean(prose(paragraph))
+        apart = re.sub(r"(?m)^(#{1,6} .*)$", r"\n\1\n", cell.source)  # a heading is a paragraph, whatever follows it
+        yield from (clean(prose(paragraph)) for paragraph in re.split(r"\n\s*\n", apart.strip()))
     elif cell.cell_type == "code":
         for output in cell.outputs:
             if text := text_of(output).strip("\n"):
@@ -199,7 +199,9 @@ def prose(paragraph: str) -> str:
         marks, title = heading.groups()
         return f"{title}\n{('=' if len(marks) == 1 else '-') * len(title)}"
     items = re.split(r"\n(?=[-*] )", text)
-    return "\n".join(textwrap.fill(" ".join(item.split()), min(width(), PROSE)) for item in items)
+    return "\n".join(
+        textwrap.fill(" ".join(item.split()), min(width(), PROSE), subsequent_indent="  " * item.startswith(("- ", "* "))) for item in items
+    )
 
 
 def shortened(text: str) -> str:

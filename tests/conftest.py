@@ -51,7 +51,9 @@ def no_leaks(scratch: None) -> Iterator[None]:
     """Fail a test that leaves a process, a thread, a file descriptor or a temporary file behind."""
     processes, threads, descriptors, files = _processes(), set(threading.enumerate()), _descriptors(), _temporary()
     yield
-    if (client := sys.modules.get("agentnb.engine.client")) is not None:
+    if (loop := sys.modules.get("agentnb.notebook.loop")) is not None:
+        loop.shutdown()
+    elif (client := sys.modules.get("agentnb.engine.client")) is not None:
         client.shutdown_all()
     checks: list[Callable[[], list[str]]] = [
         lambda: [f"process {pid}: {line}" for pid, line in _processes(processes).items()],

@@ -17,9 +17,12 @@ def main() -> None:
         signal.signal(signo, signal.SIG_IGN)
 
     import asyncio
+    import os
     import socket
 
     from agentnb.engine.supervisor import Supervisor
+
+    os.set_inheritable(int(fd), False)  # noqa: FBT003 - a command that held it would hide this process's end from the client
 
     async def serve() -> None:
         supervisor = Supervisor(socket.socket(fileno=int(fd)))

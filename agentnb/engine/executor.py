@@ -230,15 +230,17 @@ class Execution:
             secrets=self._secrets,
             max_bytes=limit,
             on_data=lambda stream, data: self._host.output(self.run_id, stream, data) if self.watched else None,
-            on_limit=lambda size: self.stop(
-                Stop(
-                    "failed",
-                    "resource_limit_exceeded",
-                    f"it wrote {size} bytes of output, more than max_output_bytes={limit}",
-                    {"limit": "max_output_bytes", "bound": limit, "reading": size},
-                )
-            ),
+            on_limit=self._too_much_output,
         )
+
+    def _too_much_output(self, size: int) -> None:
+        bound = (self.work.get("limits") or {}).get("max_output_bytes")
+        message = f"it crossed the limit max_output_bytes={bound}: {size} bytes of output"
+        why = Stop("failed", "resource_limit_exceeded", message, {"limit": "max_output_bytes", "bound": bound, "reading": size})
+        if self._current is not None:
+            self._current.stop(why)  # this attempt; another one may follow
+        else:
+            self.stop(why)
 
     def _on_start(self, pid: int) -> None:
         if self._started_at is None:

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH113, PTH115, PTH118, PTH208, SIM105
+# ruff: noqa: PTH100, PTH113, PTH118, PTH120, SIM105
 # (pathlib and contextlib would make this process bigger)
 """The spawner: the small process that is the parent of all commands.
 
@@ -52,6 +52,9 @@ SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 MAX_PACKET = 96 * 1024
 MARK = b"AGENTNB_RUN_ID="
+#: RLIMIT_LOCKS does nothing since Linux 2.4.25, but every descendant inherits it, whatever it does to its session, parents,
+#: environment and descriptors: it names the run that a process comes from.
+LINEAGE, LINEAGE_LINE = 10, b"Max file locks"
 #: A packet of answers holds this many at most, so that it fits the socket.
 ANSWERS = 100
 
@@ -80,7 +83,7 @@ class Spawner:
         self.sock = sock
         self.envs: dict[int, dict[str, str]] = {}
         self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
-        self.keys: dict[int, tuple[int, str | None, frozenset[str]]] = {}  # key -> (pid of the command, run id, its pipes)
+        self.keys: dict[int, tuple[int, str | None]] = {}  # key -> (pid of the command, run id or None)
         self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
         self.trees: dict[int, Tree] = {}  # key -> what was sampled, until the run is forgotten
         self.next_sample = 0.0
@@ -115,6 +118,7 @@ class Spawner:
             env = self.envs[env_id] | overrides
             what, path = "program", argv[0]
             path = find_program(argv[0], env, cwd)
+            self.mark(key)
             with Joined(joins):
                 pid = self.start(path, argv, env, fds, targets)
             if nofile:  # afterwards: under a low limit the child could not copy its descriptors
@@ -125,7 +129,7 @@ class Spawner:
             self.out.append(("failed", key, 22, f"{type(error).__name__}: {error}", path))
         else:
             self.mains[pid] = key
-            self.keys[key] = (pid, overrides.get("AGENTNB_RUN_ID"), frozenset(map(pipe_of, fds[1:3])) - {""})
+            self.keys[key] = (pid, overrides.get("AGENTNB_RUN_ID"))
             if not self.trees:
                 self.next_sample = time.monotonic() + PERIOD_S
             self.trees[key] = Tree(flags)
@@ -188,26 +192,36 @@ class Spawner:
             if pid not in self.mains and pid not in self.adopted:
                 self.adopted[pid] = self.owner(pid)
 
-    def owner(self, pid: int) -> int | None:
-        """The run that an orphan comes from.
+    @staticmethod
+    def lineage(key: int) -> int:
+        """The mark of a run's processes, unlike that of any other spawner's."""
+        return os.getpid() << 32 | key
 
-        By its session, else by the mark in its environment, else by the pipes it holds, else the only run there is.
-        """
+    def mark(self, key: int) -> None:
+        """Mark what is started next."""
+        try:
+            resource.setrlimit(LINEAGE, (self.lineage(key), resource.getrlimit(LINEAGE)[1]))
+        except (OSError, ValueError):
+            pass  # somebody bounded it: `owner` has other ways
+
+    def owner(self, pid: int) -> int | None:
+        """The run that an orphan comes from: by its mark, its session, or its environment, else the only run there is."""
+        for line in read_file(f"/proc/{pid}/limits").splitlines():
+            if line.startswith(LINEAGE_LINE) and (word := line.split()[3]).isdigit():
+                key = int(word) & 0xFFFFFFFF
+                if key in self.keys and self.lineage(key) == int(word):
+                    return key
         stat = stat_of(pid)
         session = stat[1] if stat else 0
-        for key, (main, _, _) in self.keys.items():
+        for key, (main, _) in self.keys.items():
             if main == session:
                 return key
         for word in read_file(f"/proc/{pid}/environ").split(b"\0"):
             if word.startswith(MARK):
                 run_id = word[len(MARK) :].decode()
-                for key, (_, name, _) in self.keys.items():
+                for key, (_, name) in self.keys.items():
                     if name == run_id:
                         return key
-        held = {pipe_of(fd, pid) for fd in (1, 2)} - {""}
-        for key, (_, _, pipes) in self.keys.items():
-            if held & pipes:
-                return key
         return next(iter(self.keys)) if len(self.keys) == 1 else None
 
     # --- reaping
@@ -399,15 +413,6 @@ def is_live(pid: int) -> bool:
     return stat is not None and stat[0] not in {b"Z", b"X"}
 
 
-def pipe_of(fd: int, pid: int | str = "self") -> str:
-    """Which pipe `fd` of a process is; empty when it is none."""
-    try:
-        target = os.readlink(f"/proc/{pid}/fd/{fd}")
-    except OSError:
-        return ""
-    return target if target.startswith("pipe:") else ""
-
-
 def read_all(fd: int) -> bytes:
     """The whole content of a memfd."""
     parts: list[bytes] = []
@@ -419,6 +424,7 @@ def read_all(fd: int) -> bytes:
 
 
 if __name__ == "__main__":
+    os.set_inheritable(SOCKET_FD, False)  # noqa: FBT003 - a command that held it would hide this process's end
     for ignored in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE):
         _signal.signal(ignored, _signal.SIG_IGN)
     Spawner(_socket.socket(fileno=SOCKET_FD)).serve()

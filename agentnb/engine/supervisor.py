@@ -258,7 +258,7 @@ class Supervisor:
     def _on_open_session(self, message: requests.OpenSession) -> None:
         try:
             recorder = self._recorder(message.store)
-        except StoreError as bad:
+        except (StoreError, OSError) as bad:
             self._refused[message.session["id"]] = str(bad)
             return
         session = SessionHost(self, message.session, recorder, message.max_parallel)

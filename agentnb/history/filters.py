@@ -12,6 +12,7 @@ from agentnb import units
 from agentnb.errors import ConfigError
 from agentnb.history.columns import Frame
 from agentnb.history.fold import stamp
+from agentnb.history.jsontext import bindable, dumps
 
 Moment = datetime | date | timedelta | str
 Where = str | tuple[str, Sequence[Any]] | Mapping[str, Any]
@@ -51,7 +52,7 @@ def conditions(frame: Frame, db: sqlite3.Connection, given: Filters, now: int) -
     """All conditions that `given` asks for. Raises ConfigError for values that make no sense."""
     found: list[Condition] = []
     if (session := given.get("session")) is not None:
-        ids = [row[0] for row in db.execute("SELECT id FROM sessions WHERE id = ? OR name = ?", (str(session), str(session)))]
+        ids = [row[0] for row in db.execute("SELECT id FROM sessions WHERE id = ? OR name = ?", (bindable(str(session)),) * 2)]
         found.append(_one_of("id" if frame.run is None else "session_id", ids))
     if (status := given.get("status")) is not None:
         found.append(_one_of("status", _statuses(frame, status)))
@@ -60,7 +61,7 @@ def conditions(frame: Frame, db: sqlite3.Connection, given: Filters, now: int) -
     if (until := given.get("until")) is not None:
         found.append((f"{frame.at} < ?", [moment_us(until, now, what="until")]))
     if (group := given.get("group")) is not None:
-        found.append((f"{_supported(frame, 'group', frame.group)} = ?", [str(group)]))
+        found.append((f"{_supported(frame, 'group', frame.group)} = ?", [bindable(str(group))]))
     if (run := given.get("run")) is not None:
         found.append(_one_of(_supported(frame, "run", frame.run), [run] if isinstance(run, str) else list(run)))
     if (where := given.get("where")) is not None:
@@ -93,8 +94,9 @@ def _supported(frame: Frame, name: str, column: str | None) -> str:
     return column
 
 
-def _one_of(column: str, values: Sequence[Any]) -> Condition:
-    return (f'"{column}" IN ({", ".join("?" * len(values))})', [_value(v) for v in values])
+def _one_of(column: str, texts: Sequence[str]) -> Condition:
+    """One bound value, however many texts: SQLite limits the number of ``?`` in a statement."""
+    return f'"{column}" IN (SELECT value FROM json_each(?))', [dumps([str(text) for text in texts])]  # noqa: S608 - our own column names
 
 
 def _statuses(frame: Frame, given: str | Iterable[str]) -> list[str]:
@@ -139,5 +141,5 @@ def _value(value: Any) -> Any:
         return stamp(value, 0)
     plain = value.item() if hasattr(value, "item") else value
     if plain is None or isinstance(plain, str | int | float | bytes):
-        return plain
+        return bindable(plain)
     raise ConfigError(f"where: {value!r} cannot be compared with; use text, a number, a datetime or None")

@@ -97,7 +97,7 @@ class RunGroup:
         from agentnb.history import frames
         from agentnb.notebook.launching import settle
 
-        settle()
+        settle(self._root)
         return frames.group_df(self._root, [run.id for run in self._runs], self._base, rows=self._rows if self._base is not None else None)
 
     def snapshot(self) -> GroupSnapshot:

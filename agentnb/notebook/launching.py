@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from agentnb.agents.compile import compile_work, target_of
 from agentnb.agents.python import host
 from agentnb.commands import AnySpec, ExecutionConfig, Python
 from agentnb.engine.client import Client
-from agentnb.errors import ConfigError
+from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, now_us
+from agentnb.history.store import DATABASE, Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
 from agentnb.notebook.handles import RunHandle
@@ -38,8 +40,15 @@ def connect() -> Client:
         return _shared
 
 
-def settle() -> None:
-    """Wait until everything that was asked for so far is in the history, if there is a supervisor to write it."""
+def settle(root: Path) -> None:
+    """Bring the history at `root` up to date: all that was asked for so far is in it, and what dead supervisors left reads interrupted."""
+    _flush()
+    if (root / DATABASE).exists():
+        with suppress(StoreError), Store.open(root) as store:  # one that cannot be written to is read as it is
+            store.recover()
+
+
+def _flush() -> None:
     client = _shared
     if client is not None and client.alive and client.owner_pid == os.getpid() and not loops.on_loop_thread():
         try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Stream = Literal["stdout", "stderr"]
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+_Records = dict[Stream, Json | None]
 _REPLY_S = 30.0
 _POLL_S = 0.1
 _TAIL_BYTES = 16 * 1024
@@ -73,19 +74,18 @@ class OutputReader:
         if not n:
             return ""
         records, final = self._records(), self._live.final
-        order = final.detail.get("order") if final else None
-        if order is not None and all(_whole(record) for record in records.values()):
-            text = "".join(text for _, text in _interleaved(self.root, records, order))
-        else:
+        text = self._ordered_lines(records, final, n)
+        if text is None:
             text = "\n".join(filter(None, (self._last_lines(records[stream], n) for stream in _STREAMS)))
         lines = text.removesuffix("\n").split("\n")[-n:]
         return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
     def tail_segments(self, final: RunFinished) -> list[Segment]:
         """The end of a finished run's output, in the order it came as far as that is known."""
-        records, order = {"stdout": final.stdout, "stderr": final.stderr}, final.detail.get("order")
-        if order is not None and all(_whole(record) for record in records.values()):
-            return _interleaved(self.root, records, order)
+        records: _Records = {"stdout": final.stdout, "stderr": final.stderr}
+        segments = _interleaved(self.root, records, final, _TAIL_BYTES)
+        if segments is not None:
+            return segments
         ends = [(name, kept_bytes(self.root, r, max(r["size"] - _TAIL_BYTES, 0)) if r else b"") for name, r in records.items()]
         return [(name, data.decode("utf-8", "replace")) for name, data in ends if data]
 
@@ -111,6 +111,19 @@ class OutputReader:
         if rest := rest + decoder.decode(b"", final=True):
             yield rest
 
+    def _ordered_lines(self, records: _Records, final: RunFinished | None, n: int) -> str | None:
+        """At least the last `n` lines of both streams in the order they came; None when that is not known."""
+        most, size = _TAIL_BYTES, sum(record["size"] for record in records.values() if record)
+        while final is not None:
+            segments = _interleaved(self.root, records, final, most)
+            if segments is None:
+                return None
+            text = "".join(text for _, text in segments)
+            if text.count("\n") > n or most >= size:
+                return text
+            most *= 4
+        return None
+
     def _last_lines(self, record: Json | None, n: int) -> str:
         """At least the last `n` lines of one stream, read from its end."""
         size = record["size"] if record else 0
@@ -124,7 +137,7 @@ class OutputReader:
             data = data.partition(b"\n")[2]
         return data.decode("utf-8", "replace").removesuffix("\n")
 
-    def _records(self) -> dict[Stream, Json | None]:
+    def _records(self) -> _Records:
         """Both streams' records, those of a live run after a flush."""
         reply: Mapping[str, Any] = {}
         if self._live.final is None:
@@ -160,24 +173,26 @@ def _check_stream(stream: str) -> None:
         raise ConfigError(f"there is no stream {stream!r}; it is 'stdout' or 'stderr'")
 
 
-def _whole(record: Json | None) -> bool:
-    """Whether a stream is in its record byte for byte, so that the order of its pieces can be told."""
-    return (
-        not record
-        or not record["size"]
-        or (record["text"] is not None and len(record["text"].encode("utf-8", "replace")) == record["size"])
-    )
+def _interleaved(root: Path, records: _Records, final: RunFinished, most: int) -> list[Segment] | None:
+    """The last `most` bytes of both streams, piece by piece as they came; None when the order of all pieces is not known."""
+    order: list[list[Any]] = final.detail.get("order") or []
+    sizes: dict[Any, int] = {name: record["size"] if record else 0 for name, record in records.items()}
+    known = {name: sum(size for stream, size, *_ in order if stream == name) for name in sizes}
+    if known != sizes or not all(_exact(record) for record in records.values()):
+        return None
+    start, pieces = dict(sizes), list[tuple[str, int, int]]()
+    for stream, size, *_ in reversed(order):
+        size = min(size, most)
+        pieces.append((stream, start[stream] - size, start[stream]))
+        start[stream] -= size
+        most -= size
+        if most <= 0:
+            break
+    texts = {name: kept_bytes(root, records[name], start[name]) for name in sizes}
+    cut = [(name, texts[name][first - start[name] : last - start[name]]) for name, first, last in reversed(pieces)]
+    return [(name, data.decode("utf-8", "replace")) for name, data in cut if data]
 
 
-def _interleaved(root: Path, records: Mapping[Any, Json | None], order: list[list[Any]]) -> list[Segment]:
-    """All of both streams, piece by piece as they came."""
-    texts = {name: kept_bytes(root, record) for name, record in records.items()}
-    at = dict.fromkeys(texts, 0)
-    found: list[Segment] = []
-    for name, size, *_ in order:
-        piece = texts[name][at[name] : at[name] + size]
-        at[name] += size
-        if piece:
-            found.append((name, piece.decode("utf-8", "replace")))
-    found += [(name, data[at[name] :].decode("utf-8", "replace")) for name, data in texts.items() if data[at[name] :]]
-    return found
+def _exact(record: Json | None) -> bool:
+    """Whether the stream's bytes are kept as they were: a small one is kept as text, in which U+FFFD stands for what was none."""
+    return not record or record["text"] is None or len(record["text"].encode("utf-8", "replace")) == record["size"]

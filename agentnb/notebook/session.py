@@ -277,7 +277,7 @@ class Session:
     def _frame(self, name: str, filters: dict[str, Any]) -> pd.DataFrame:
         from agentnb.history import frames
 
-        settle()
+        settle(self.store)
         result: pd.DataFrame = getattr(frames, name)(self.store, **({"session": self.id} | filters))
         return result
 

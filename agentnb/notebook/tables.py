@@ -53,6 +53,7 @@ def _read(name: str, store: Location, filters: dict[str, Any]) -> pd.DataFrame:
     from agentnb.history import frames
     from agentnb.notebook.launching import settle
 
-    settle()
-    result: pd.DataFrame = getattr(frames, name)(Store.locate(store), **filters)
+    root = Store.locate(store)
+    settle(root)
+    result: pd.DataFrame = getattr(frames, name)(root, **filters)
     return result

@@ -177,6 +177,7 @@ class Engine:
         self.hosted: Callable[[str, Message], None] = lambda _id, _event: None
         self.session = self.open(max_parallel)
         self.env_id = self.client.environment(env or {"PATH": os.environ["PATH"], "MARK": str(store)})
+        self.settle()
 
     def open(self, max_parallel: int = 4, store: Path | None = None) -> str:
         """Open another session; returns its id."""
@@ -195,7 +196,7 @@ class Engine:
 
     def settle(self) -> None:
         """Wait until all that was asked for so far is done and recorded."""
-        self.ask(lambda number: requests.Ping(number))
+        self.ask(requests.Ping)
 
     def launch(self, command: str | Sequence[str], *, session: str = "", **work: Any) -> Watched:
         """Launch a shell line or an argument vector; `work` is laid over a plain engine.work.Work."""

@@ -42,8 +42,8 @@ def test_cpu_time_is_what_the_process_says(session: nb.Session, seconds: float) 
 
 
 def test_daemonised_children_are_counted(session: nb.Session) -> None:
-    five = f"for i in 1 2 3 4 5; do setsid {PYTHON} -c '{BURN}' 0.2 & done; wait; sleep 0.2"
-    run = session.shell(f"sh -c {json.dumps(five)}", shell="bash")
+    five = f'for i in 1 2 3 4 5; do setsid {PYTHON} -c "$BURN" 0.2 & done; wait'
+    run = session.shell(five, env={"BURN": BURN})
     usage = run.wait(60).raise_for_status().usage
     assert len(said(run)) == 5
     assert usage.cpu_time is not None
@@ -52,9 +52,9 @@ def test_daemonised_children_are_counted(session: nb.Session) -> None:
     assert usage.processes >= 5
 
 
-def test_orphans_that_were_adopted_are_counted(session: nb.Session) -> None:
-    leave = f"(setsid {PYTHON} -c '{BURN}' 0.2 &) ; while [ ! -e done ]; do sleep 0.05; done"
-    run = session.shell(leave.replace("(setsid", "(setsid sh -c \"$BURNER\" &) ; (true"), env={"BURNER": f"{PYTHON} -c '{BURN}' 0.2; touch done"})
+def test_orphans_that_were_adopted_are_counted(session: nb.Session, tmp_path: Path) -> None:
+    leave = f"(setsid sh -c '{PYTHON} -c \"$BURN\" 0.2; touch done' &); while [ ! -e done ]; do sleep 0.05; done"
+    run = session.shell(leave, env={"BURN": BURN}, working_dir=tmp_path)
     usage = run.wait(60).raise_for_status().usage
     assert usage.cpu_time is not None
     assert usage.cpu_time >= said(run)[0]["cpu"] - 0.005

@@ -38,7 +38,7 @@ def whole_run(run_id: str, status: str = "completed", *, at: int = T0, run_s: fl
         RunFinished(
             run_id, status, exit_code=0, run_s=run_s, attempts=1, at=end, detail={"reason": None},
             stdout={"size": 3, "text": "hi\n", "path": None}, stderr={"size": 0, "text": "", "path": None},
-            usage={"cpu_time": 0.5, "wall_time": run_s, "peak_memory_bytes": 1000, "disk_read_bytes": 1, "disk_write_bytes": 2, "processes": 1},
+            usage={"cpu_time": 0.5, "peak_memory_bytes": 1000, "disk_read_bytes": 1, "disk_write_bytes": 2, "processes": 1},
         ),
     ]  # fmt: skip
 

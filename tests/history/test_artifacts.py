@@ -104,7 +104,9 @@ def test_a_blob_cut_short_is_made_whole_by_the_next_put(blobs: Blobs) -> None:
     assert blobs.read(checksum) == b"precious"
 
 
-@pytest.mark.parametrize("bad", ["", "sha256:", "sha256:../../etc/passwd", "md5:" + "0" * 64, "sha256:" + "A" * 64, "sha256:" + "0" * 64 + "\n"])
+@pytest.mark.parametrize(
+    "bad", ["", "sha256:", "sha256:../../etc/passwd", "md5:" + "0" * 64, "sha256:" + "A" * 64, "sha256:" + "0" * 64 + "\n"]
+)
 def test_what_is_no_checksum_never_becomes_a_path(blobs: Blobs, bad: str) -> None:
     with pytest.raises(StoreError, match="no artifact checksum"):
         blobs.read(bad)

@@ -28,7 +28,9 @@ from tests.history.making import T0, everything, queued, started_session
 RUNS = st.sampled_from(["a", "b"])
 STEPS = st.sampled_from(["1", "2"])
 AT = st.integers(T0, T0 + 10**9)
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=5)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=5
+)
 EVENT = st.one_of(
     st.builds(started_session, st.just("S"), st.text(), at=AT),
     st.builds(SessionEnded, st.just("S"), st.sampled_from(["ended", "cancelled", "odd"]), at=AT),
@@ -37,7 +39,7 @@ EVENT = st.one_of(
     st.builds(RunRetrying, RUNS, st.integers(2, 5), st.just(0.1), at=AT),
     st.builds(StepStarted, RUNS, STEPS, st.just("attempt"), st.text(), input=JSON, at=AT),
     st.builds(StepFinished, RUNS, STEPS, st.sampled_from([*map(str, StepStatus), "odd"]), output=JSON, at=AT),
-    st.builds(ArtifactSaved, RUNS, st.fixed_dictionaries({"id": st.sampled_from("xy"), "name": st.text(), "size": st.integers(0, 9)}), at=AT),
+    st.builds(ArtifactSaved, RUNS, st.fixed_dictionaries({"id": st.sampled_from("xy"), "name": st.text(), "size": st.just(1)}), at=AT),
     st.builds(UsageReported, RUNS, st.none() | st.integers(0, 99), cost_usd=st.none() | st.floats(0, 9), at=AT),
     st.builds(RunFinished, RUNS, st.sampled_from([*map(str, RunStatus), "odd"]), exit_code=st.none() | st.integers(-9, 255), output=JSON,
               stdout=st.none() | st.fixed_dictionaries({"size": st.integers(1, 9), "text": st.text(), "path": st.none()}), at=AT),

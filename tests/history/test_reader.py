@@ -17,13 +17,21 @@ def filled(store: Path) -> Path:
     with Store.open(store) as opened:
         opened.apply([started_session(), *whole_run("0198-aaaa-1", name="build"), *whole_run("0198-aaab-2", name="build", at=T0 + SECOND)])
         opened.apply([queued("0199-cccc", name="lonely"), RunStarted("0199-cccc")])
-        opened.apply([ArtifactSaved("0198-aaaa-1", {"id": "A", "name": "a", "size": 1, "location": {"type": "local", "path": "x"}, "checksum": "c"})])
+        opened.apply(
+            [ArtifactSaved("0198-aaaa-1", {"id": "A", "name": "a", "size": 1, "location": {"type": "local", "path": "x"}, "checksum": "c"})]
+        )
     return store
 
 
 @pytest.mark.parametrize(
     ("key", "found"),
-    [("0198-aaaa-1", "0198-aaaa-1"), ("0198-aaaa", "0198-aaaa-1"), ("0199", "0199-cccc"), ("build", "0198-aaab-2"), ("lonely", "0199-cccc")],
+    [
+        ("0198-aaaa-1", "0198-aaaa-1"),
+        ("0198-aaaa", "0198-aaaa-1"),
+        ("0199", "0199-cccc"),
+        ("build", "0198-aaab-2"),
+        ("lonely", "0199-cccc"),
+    ],
 )
 def test_a_run_is_found_by_id_by_unique_start_and_by_name(filled: Path, key: str, found: str) -> None:
     assert reader.read_run(filled, key)["id"] == found
@@ -34,7 +42,9 @@ def test_an_ambiguous_start_names_the_candidates(filled: Path) -> None:
         reader.find_run(filled, "0198")
 
 
-@pytest.mark.parametrize(("key", "hint"), [("biuld", "did you mean 'build'"), ("%", "agentnb runs"), ("", "agentnb runs"), ("\ud800", "agentnb runs")])
+@pytest.mark.parametrize(
+    ("key", "hint"), [("biuld", "did you mean 'build'"), ("%", "agentnb runs"), ("", "agentnb runs"), ("\ud800", "agentnb runs")]
+)
 def test_a_run_that_is_not_there_gets_a_hint(filled: Path, key: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         reader.find_run(filled, key)

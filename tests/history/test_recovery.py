@@ -123,9 +123,8 @@ def test_an_owner_that_closed_with_live_runs_is_recovered_too(store: Path) -> No
 
 
 def test_a_name_can_have_one_living_owner(store: Path) -> None:
-    with Store.open(store, owner="a"):
-        with pytest.raises(StoreError, match="already has a living writer named 'a'"):
-            Store.open(store, owner="a")
+    with Store.open(store, owner="a"), pytest.raises(StoreError, match="already has a living writer named 'a'"):
+        Store.open(store, owner="a")
     Store.open(store, owner="a").close()
 
 

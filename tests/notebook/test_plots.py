@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import gc
+import io
+import subprocess
+import sys
+import warnings
+import weakref
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from agentnb.errors import ConfigError, RuntimeUnavailable
+from agentnb.states import RunStatus, StepStatus
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.figure import Figure
+
+from agentnb.notebook.plots import LOOKS, timeline
+
+STATUSES = [str(status) for status in RunStatus]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fonts() -> None:
+    """Matplotlib keeps the fonts that it opened first; that is no leak of the test that happened to come first."""
+    timeline(some_runs(0), some_steps(0)).savefig(io.BytesIO())
+
+
+def some_runs(count: int, names: list[str] | None = None) -> pd.DataFrame:
+    return pd.DataFrame({
+        "id": [f"r{n}" for n in range(count)],
+        "name": names or [f"run {n}" for n in range(count)],
+        "status": pd.Categorical([STATUSES[n % len(STATUSES)] for n in range(count)], categories=STATUSES),
+        "created_at": pd.to_datetime(pd.Series(range(count)), unit="s", utc=True),
+        "queued_s": [0.5] * count,
+        "run_s": [None if STATUSES[n % len(STATUSES)] == "pending" else 2.0 for n in range(count)],
+    })  # fmt: skip
+
+
+def some_steps(count: int) -> pd.DataFrame:
+    return pd.DataFrame({
+        "run_id": [f"r{n}" for n in range(count)],
+        "status": ["completed"] * count,
+        "started_at": pd.to_datetime(pd.Series([n + 0.5 for n in range(count)], dtype="float64"), unit="s", utc=True),
+        "run_s": [1.0] * count,
+    })  # fmt: skip
+
+
+def texts(figure: Figure) -> list[str]:
+    axes = figure.axes[0]
+    legend = axes.get_legend()
+    return [t.get_text() for t in (*axes.texts, *axes.get_yticklabels(), *(legend.get_texts() if legend else ()))]
+
+
+def drawn(figure: Figure) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = io.BytesIO()
+        figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def test_every_run_has_its_waiting_part_and_its_bar_in_seconds_since_the_first() -> None:
+    figure = timeline(some_runs(3), some_steps(0), title="a title")
+    bars = [(round(p.get_x(), 3), round(p.get_width(), 3)) for p in figure.axes[0].patches]  # type: ignore[attr-defined]
+    assert bars == [(0.0, 0.5), (1.0, 0.5), (1.5, 2.0), (2.0, 0.5), (2.5, 2.0)]
+    assert "run 2" in texts(figure)
+    assert figure.axes[0].get_title(loc="left") == "a title"
+    assert drawn(figure).startswith(b"\x89PNG")
+
+
+def test_steps_are_thinner_and_steps_of_other_runs_are_left_out() -> None:
+    runs = some_runs(2)
+    figure = timeline(runs, some_steps(5))
+    heights = sorted({round(p.get_height(), 3) for p in figure.axes[0].patches})  # type: ignore[attr-defined]
+    assert len(figure.axes[0].patches) == 2 + 1 + 2
+    assert heights[-1] > heights[0]
+
+
+def test_every_status_has_its_own_look_without_colour_as_well() -> None:
+    assert set(LOOKS) == set(STATUSES) | {str(status) for status in StepStatus}
+    loud = [LOOKS[status] for status in STATUSES if status != "pending"]
+    assert len({colour for colour, _ in loud}) == len({hatch for _, hatch in loud}) == len(loud)
+    assert {"completed", "failed", "waiting"} <= set(texts(timeline(some_runs(7), some_steps(0))))
+
+
+@pytest.mark.parametrize("count", [1, 2, 60, 200, 1000])
+def test_any_number_of_runs_draws_without_a_warning_into_a_figure_of_sensible_size(count: int) -> None:
+    figure = timeline(some_runs(count), some_steps(0))
+    assert figure.get_figheight() <= 31
+    labels = figure.axes[0].get_yticklabels()
+    assert len(labels) <= 200
+    assert min(float(label.get_fontsize()) for label in labels) >= 6
+    if count <= 200:
+        assert len(labels) == count
+        drawn(figure)
+
+
+def test_no_runs_is_said() -> None:
+    figure = timeline(some_runs(0), some_steps(0))
+    assert "no runs yet" in texts(figure)
+    drawn(figure)
+
+
+def test_names_are_text_and_nothing_else() -> None:
+    names = ["$\\frac{", "a\nb\x00\x1b[31m", "x" * 500, "_hidden"]
+    figure = timeline(some_runs(4, names), some_steps(0), title="$\\bad")
+    drawn(figure)
+    shown = texts(figure)
+    assert "$\\frac{" in shown
+    assert "a b [31m" in shown
+    assert max(map(len, shown)) <= 32
+
+
+def test_runs_without_any_length_still_show() -> None:
+    runs = some_runs(2).assign(queued_s=0.0, run_s=0.0, status="failed", created_at=pd.Timestamp(0, unit="s", tz="UTC"))
+    figure = timeline(runs, some_steps(0))
+    assert len(figure.axes[0].patches) == 4
+    drawn(figure)
+
+
+def test_it_draws_into_given_axes() -> None:
+    axes = Figure().add_subplot()
+    assert timeline(some_runs(2), some_steps(1), ax=axes) is axes.figure
+
+
+def test_a_figure_is_gone_when_nobody_holds_it() -> None:
+    gone = weakref.ref(timeline(some_runs(2), some_steps(1)))
+    gc.collect()
+    assert gone() is None
+
+
+def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys, pandas as pd; from agentnb.notebook.plots import timeline\n"
+        "runs = pd.DataFrame({'id': [], 'name': [], 'status': [], 'created_at': [], 'queued_s': [], 'run_s': []})\n"
+        "timeline(runs, pd.DataFrame({'run_id': [], 'status': [], 'started_at': [], 'run_s': []}))\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(ConfigError, match="runs_df lacks the column.s. run_s"):
+        timeline(some_runs(1).drop(columns="run_s"), some_steps(0))
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n == "matplotlib" or n.startswith("matplotlib.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "agentnb.notebook.chart", raising=False)
+    with pytest.raises(RuntimeUnavailable, match=r'pip install "agentnb\[plot\]"'):
+        timeline(some_runs(1), some_steps(0))
