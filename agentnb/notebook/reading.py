@@ -182,10 +182,10 @@ def _interleaved(root: Path, records: _Records, final: RunFinished, most: int) -
         return None
     start, pieces = dict(sizes), list[tuple[str, int, int]]()
     for stream, size, *_ in reversed(order):
-        size = min(size, most)
-        pieces.append((stream, start[stream] - size, start[stream]))
-        start[stream] -= size
-        most -= size
+        wanted = min(size, most)
+        pieces.append((stream, start[stream] - wanted, start[stream]))
+        start[stream] -= wanted
+        most -= wanted
         if most <= 0:
             break
     texts = {name: kept_bytes(root, records[name], start[name]) for name in sizes}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agentnb import requests
 from tests.engine.driver import SOON, Engine, lives, marked, state_of, wait_until
 
 #: A grace that a test would notice if it were waited for.
@@ -245,7 +246,7 @@ def test_sending_to_a_stdin_that_was_closed_says_so(engine: Engine) -> None:
 
 def test_a_big_text_is_sent_without_blocking_the_engine(engine: Engine) -> None:
     run = engine.launch("sleep 1000", stdin=True).started()
-    waiting = engine.client.request(lambda number: __import__("agentnb.requests").requests.SendInput(number, run.id, "y" * 3_000_000))
+    waiting = engine.client.request(lambda number: requests.SendInput(number, run.id, "y" * 3_000_000))
     assert engine.run("true").status == "completed"
     run.cancel()
     assert run.wait(5).status == "cancelled"

@@ -61,14 +61,23 @@ def test_the_result_tells_how_it_went(session) -> None:
     assert (result.status, result.exit_code, result.signal, result.attempts) == (nb.RunStatus.FAILED, 3, None, 1)
     assert (result.stdout, result.stderr, result.stdout_bytes, result.stderr_bytes) == ("out\n", "err\n", 4, 4)
     assert 0 < result.duration < 5
-    assert result.usage.peak_memory_bytes > 0 and result.usage.cpu_time >= 0 and result.usage.wall_time == pytest.approx(result.duration)
-    assert result.command_id == run.id and result.name == "job" and result.spec["command"].startswith("echo out")
+    assert result.usage.peak_memory_bytes > 0
+    assert result.usage.cpu_time >= 0
+    assert result.usage.wall_time == pytest.approx(result.duration)
+    assert result.command_id == run.id
+    assert result.name == "job"
+    assert result.spec["command"].startswith("echo out")
     assert (result.command_status, result.reason, result.retryable, result.ok) == ("failed", "non_zero_exit", False, False)
-    assert result.error.kind is nb.ErrorKind.EXECUTION_FAILED and "3" in result.error.message
-    assert run.error["kind"] == "execution_failed" and run.done and run.status is nb.RunStatus.FAILED
+    assert result.error.kind is nb.ErrorKind.EXECUTION_FAILED
+    assert "3" in result.error.message
+    assert run.error["kind"] == "execution_failed"
+    assert run.done
+    assert run.status is nb.RunStatus.FAILED
     metadata = result.metadata
-    assert metadata.started_at.utcoffset().total_seconds() == 0 and metadata.completed_at >= metadata.started_at
-    assert metadata.working_directory == str(Path.cwd()) and metadata.agentnb_version == nb.__version__
+    assert metadata.started_at.utcoffset().total_seconds() == 0
+    assert metadata.completed_at >= metadata.started_at
+    assert metadata.working_directory == str(Path.cwd())
+    assert metadata.agentnb_version == nb.__version__
 
 
 @pytest.mark.parametrize(
@@ -84,9 +93,12 @@ def test_raise_for_status_raises_the_kind_that_fits_with_the_end_of_stderr(sessi
     result = session.shell(command, name="job", **options).wait()
     with pytest.raises(nb.RunFailed) as caught:
         result.raise_for_status()
-    assert type(caught.value) is raised and caught.value.result is result
+    assert type(caught.value) is raised
+    assert caught.value.result is result
     text = str(caught.value)
-    assert "'job'" in text and says in text and text.splitlines()[2] == "lost"
+    assert "'job'" in text
+    assert says in text
+    assert text.splitlines()[2] == "lost"
 
 
 def test_raise_for_status_returns_a_good_result_and_tells_of_a_cancelled_one(session) -> None:
@@ -113,7 +125,8 @@ def test_a_wait_that_times_out_says_so_and_the_run_goes_on(session) -> None:
     with pytest.raises(TimeoutError):
         run.wait(0)
     assert time.monotonic() - start < 0.45
-    assert run.wait(10).stdout == "done\n" and run.wait(0) is run.result
+    assert run.wait(10).stdout == "done\n"
+    assert run.wait(0) is run.result
 
 
 @pytest.mark.parametrize(("timeout", "says"), [(-1, "timeout"), ("soon", "timeout"), (float("nan"), "timeout")])
@@ -133,7 +146,9 @@ def test_an_interrupt_during_wait_cancels_waits_for_the_ladder_and_is_raised_aga
     thread = interrupt_when(lambda: in_main_thread("_all_ended"))
     with pytest.raises(KeyboardInterrupt):
         run.wait()
-    assert run.done and run.status is nb.RunStatus.CANCELLED and run.error["message"] == "interrupted by the user"
+    assert run.done
+    assert run.status is nb.RunStatus.CANCELLED
+    assert run.error["message"] == "interrupted by the user"
     assert not lives(pid)
     thread.join()
 
@@ -156,16 +171,19 @@ def test_cancel_ends_the_whole_tree_and_once_is_as_good_as_twice(session) -> Non
     run.cancel("second")
     assert run.snapshot().status in {"cancelling", "cancelled"}
     assert run.wait().error.message == "first"
-    assert run.status is nb.RunStatus.CANCELLED and not lives(pid)
+    assert run.status is nb.RunStatus.CANCELLED
+    assert not lives(pid)
     run.cancel("too late")
-    assert run.result.error.message == "first" and "cancelled: first" in repr(run)
+    assert run.result.error.message == "first"
+    assert "cancelled: first" in repr(run)
 
 
 def test_cancel_of_a_finished_run_changes_nothing(session) -> None:
     run = session.shell("true")
     run.wait()
     run.cancel()
-    assert run.status is nb.RunStatus.COMPLETED and session.runs_df().status.tolist() == ["completed"]
+    assert run.status is nb.RunStatus.COMPLETED
+    assert session.runs_df().status.tolist() == ["completed"]
 
 
 def test_cancel_of_a_waiting_run_never_starts_it(new_session) -> None:
@@ -188,7 +206,8 @@ def test_a_run_is_awaited_and_so_are_several(session) -> None:
         assert [result.exit_code for result in results] == list(range(5))
         assert await runs[0] is results[0]
         done, pending = await asyncio.wait({asyncio.ensure_future(run) for run in runs})
-        assert len(done) == 5 and not pending
+        assert len(done) == 5
+        assert not pending
 
     asyncio.run(main())
 
@@ -201,7 +220,8 @@ def test_wait_for_cancels_the_run_that_takes_too_long(session) -> None:
     run = session.shell(STUBBORN, grace=0.2)
     pid = pid_in(Path("pid"))
     asyncio.run(main())
-    assert run.status is nb.RunStatus.CANCELLED and not lives(pid)
+    assert run.status is nb.RunStatus.CANCELLED
+    assert not lives(pid)
     assert "interrupted or cancelled" in run.error["message"]
 
 
@@ -237,11 +257,15 @@ def test_an_interrupted_asyncio_run_cancels_what_it_awaits(session) -> None:
 def test_output_is_there_while_it_runs_and_afterwards(session) -> None:
     run = session.shell("echo one; echo bad >&2; while [ ! -e go ]; do sleep 0.02; done; printf 'two\n'; sleep 0.05; printf three >&2")
     until(lambda: run.stdout == "one\n" and run.stderr == "bad\n")
-    assert sorted(run.tail().split("\n")) == ["bad", "one"] and run.result is None
+    assert sorted(run.tail().split("\n")) == ["bad", "one"]
+    assert run.result is None
     Path("go").touch()
     run.wait()
-    assert run.stdout == "one\ntwo\n" and run.stderr == "bad\nthree"
-    assert run.tail(1) == "three" and run.tail(2) == "two\nthree" and run.tail(0) == ""
+    assert run.stdout == "one\ntwo\n"
+    assert run.stderr == "bad\nthree"
+    assert run.tail(1) == "three"
+    assert run.tail(2) == "two\nthree"
+    assert run.tail(0) == ""
 
 
 def test_text_is_written_to_stdin_as_it_goes(session) -> None:
@@ -270,12 +294,14 @@ def test_steps_and_artifacts_are_records(session) -> None:
     assert result.attempts == 2
     assert [(step.kind, step.status, step.attempt, step.exit_code) for step in run.steps] == [("attempt", "failed", n, 4) for n in (1, 2)]
     (artifact,) = run.artifacts
-    assert isinstance(artifact, nb.Artifact) and (artifact.name, artifact.size, artifact.source_run) == ("a.csv", 2, run.id)
+    assert isinstance(artifact, nb.Artifact)
+    assert (artifact.name, artifact.size, artifact.source_run) == ("a.csv", 2, run.id)
 
 
 def test_structured_output_is_found(session) -> None:
     run = session.shell("""echo noise; echo '{"a": [1, 2]}'""", capture="structured")
-    assert run.wait().output == {"a": [1, 2]} == run.output and run.result.output_source == "last_line"
+    assert run.wait().output == {"a": [1, 2]} == run.output
+    assert run.result.output_source == "last_line"
 
 
 def test_a_callback_is_called_once_at_the_end_or_at_once(session) -> None:
@@ -292,11 +318,13 @@ def test_a_snapshot_follows_the_run(session) -> None:
     until(lambda: run.status is nb.RunStatus.RUNNING)
     live = run.snapshot()
     assert (live.name, live.kind, live.status, live.params, live.exit_code) == ("job", "shell", "running", {"a": 1}, None)
-    assert live.elapsed_s >= 0 and not live.done
+    assert live.elapsed_s >= 0
+    assert not live.done
     Path("go").touch()
     run.wait()
     final = run.snapshot()
-    assert (final.status, final.exit_code, final.tail, final.stdout_bytes) == ("completed", 0, (("stdout", "hi\n"),), 3) and final.done
+    assert (final.status, final.exit_code, final.tail, final.stdout_bytes) == ("completed", 0, (("stdout", "hi\n"),), 3)
+    assert final.done
 
 
 def test_reading_a_store_that_was_removed_says_so(session, store) -> None:

@@ -15,6 +15,10 @@ from agentnb.events import RunFinished
 from agentnb.notebook.reading import OutputReader, kept_bytes, log_record
 
 
+def touch(name: str) -> None:
+    Path(name).touch()
+
+
 async def collect(run, stream="stdout") -> list[str]:
     return [line async for line in run.lines(stream)]
 
@@ -28,12 +32,13 @@ def test_a_hundred_thousand_lines_come_in_order_while_the_run_goes_on(session) -
             lines.append(line)
             if line == "100000":
                 assert not run.done
-                Path("go").touch()
+                touch("go")
         return lines
 
     assert asyncio.run(main()) == [*map(str, range(1, 100_001)), "last"]
     assert asyncio.run(collect(run)) == [*map(str, range(1, 100_001)), "last"]
-    assert run.tail(3) == "99999\n100000\nlast" and len(run.tail(20_000).split("\n")) == 20_000
+    assert run.tail(3) == "99999\n100000\nlast"
+    assert len(run.tail(20_000).split("\n")) == 20_000
 
 
 def test_characters_that_were_split_are_whole_and_bad_ones_replaced(session) -> None:
@@ -65,7 +70,7 @@ def test_lines_of_a_run_that_is_tried_again_go_on_with_the_next_attempt(session)
         async for line in run.lines():
             lines.append(line)
             if line == "more":
-                Path(f"go{len(lines) // 2}").touch()
+                touch(f"go{len(lines) // 2}")
         return lines
 
     assert asyncio.run(main()) == ["try 1", "more", "try 2", "more"]
@@ -100,7 +105,9 @@ def test_the_log_of_a_lost_run_is_found_by_attempt(tmp_path) -> None:
     (tmp_path / "runs" / "r" / "stdout.2.log").write_text("kept")
     assert log_record(tmp_path, "r", "stdout", 1) is None
     record = log_record(tmp_path, "r", "stdout", 2)
-    assert record is not None and record["size"] == 4 and kept_bytes(tmp_path, record, 1, 2) == b"ep"
+    assert record is not None
+    assert record["size"] == 4
+    assert kept_bytes(tmp_path, record, 1, 2) == b"ep"
 
 
 class Finished:

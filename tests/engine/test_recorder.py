@@ -1,0 +1,146 @@
+"""First into the store, then to whoever listens; a store that refuses loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentnb.engine import recorder
+from agentnb.engine.recorder import Recorder
+from agentnb.errors import StoreError
+from agentnb.events import Message, RunFinished, RunQueued, StoreTrouble
+from agentnb.history.store import Store
+
+
+class Moody:
+    """A store that notes what it is given, and refuses when told to."""
+
+    def __init__(self) -> None:
+        self.root = Path("store")
+        self.rows: list[str] = []
+        self.calls = 0
+        self.refuse = False
+        self.poison = ""
+
+    def apply(self, events: Sequence[Message]) -> None:
+        self.calls += 1
+        if self.refuse:
+            raise StoreError("the disk is full")
+        names = [getattr(event, "run_id", "") for event in events]
+        if self.poison in names:
+            raise TypeError("what is that?")
+        self.rows += names
+
+    def close(self) -> None:
+        self.calls += 1
+
+
+def end(name: str) -> RunFinished:
+    return RunFinished(name, "completed")
+
+
+def drive(scene: Callable[[Recorder, Moody, list[Message], list[Any]], Any]) -> None:
+    async def play() -> None:
+        told: list[Message] = []
+        faults: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        store = Moody()
+        await scene(Recorder(loop, store, told.extend), store, told, faults)  # type: ignore[arg-type]
+
+    asyncio.run(play())
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_RETRY_S", 0.01)
+
+
+def names(told: list[Message]) -> list[str]:
+    return [event.run_id for event in told if isinstance(event, RunFinished)]
+
+
+def test_events_of_one_turn_are_one_batch_and_are_told_after_they_are_written() -> None:
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        for n in range(50):
+            recorder.emit(end(f"r{n}"))
+        assert (store.rows, told) == ([], [])
+        await until(lambda: told)
+        assert store.calls == 1
+        assert store.rows == names(told) == [f"r{n}" for n in range(50)]
+
+    drive(scene)
+
+
+def test_a_store_that_refuses_is_told_of_once_and_gets_everything_in_order_later() -> None:
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        store.refuse = True
+        for n in range(200):
+            recorder.emit(end(f"r{n}"))
+            recorder.flush()
+        assert names(told) == [f"r{n}" for n in range(200)]
+        assert store.calls == 1  # only the timer tries again
+        await until(lambda: store.calls > 3)
+        before = store.calls
+        await asyncio.sleep(0.1)
+        assert store.calls - before < 20  # one timer, however many batches were refused
+        troubles = [event.message for event in told if isinstance(event, StoreTrouble)]
+        assert len(troubles) == 1
+        assert "full" in str(troubles[0])
+        store.refuse = False
+        await until(lambda: len(store.rows) == 200)
+        assert store.rows == [f"r{n}" for n in range(200)]
+        recorder.emit(end("last"))
+        await until(lambda: "last" in store.rows)
+        assert [event.message for event in told if isinstance(event, StoreTrouble)][1:] == [None]
+        assert recorder.close() is None
+
+    drive(scene)
+
+
+def test_an_event_that_the_store_cannot_take_does_not_keep_the_others_out() -> None:
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], faults: list[Any]) -> None:
+        store.poison = "bad"
+        for name in ("one", "bad", "two"):
+            recorder.emit(end(name))
+        await until(lambda: told)
+        assert store.rows == ["one", "two"]
+        assert names(told) == ["one", "bad", "two"]
+        assert len(faults) == 1
+
+    drive(scene)
+
+
+def test_closing_writes_what_is_left_or_says_why_not() -> None:
+    async def scene(recorder: Recorder, store: Moody, _: list[Message], __: Any) -> None:
+        store.refuse = True
+        recorder.emit(end("r"))
+        assert "full" in str(recorder.close())
+        await asyncio.sleep(0.05)
+        assert store.calls == 3  # tried, tried again, closed
+
+    drive(scene)
+
+
+def test_events_that_are_recorded_are_in_a_real_store(store: Path) -> None:
+    async def play() -> None:
+        told: list[Message] = []
+        with Store.open(store) as real:
+            recorder = Recorder(asyncio.get_running_loop(), real, told.extend)
+            run = {"id": "r1", "session_id": "s", "name": "n", "target": {}, "created_at": 1}
+            recorder.emit(RunQueued(run))
+            recorder.emit(end("r1"))
+            await until(lambda: len(told) == 2)
+            assert real._db.execute("SELECT id, status FROM runs").fetchall() == [("r1", "completed")]
+
+    asyncio.run(play())
