@@ -205,13 +205,13 @@ def _shell(shell: str, command: str) -> list[str]:
 
 
 def _folder(given: str | Path | None) -> str:
-    try:
-        here = os.getcwd()  # noqa: PTH109 - pathlib would do the same, slower, for each launch
-    except FileNotFoundError:
-        raise ConfigError("the current directory of the notebook was deleted; os.chdir(...) to another one, or give working_dir") from None
-    if given is None:
-        return here
-    folder = os.path.join(here, os.path.expanduser(given))  # noqa: PTH118, PTH111
+    folder = os.path.expanduser(given or "")  # noqa: PTH111 - pathlib would do the same, slower, for each launch
+    if not os.path.isabs(folder):  # noqa: PTH117
+        try:
+            folder = os.path.join(os.getcwd(), folder)  # noqa: PTH109, PTH118
+        except FileNotFoundError:
+            advice = "os.chdir(...) to another one, or give an absolute working_dir"
+            raise ConfigError(f"the current directory of the notebook was deleted; {advice}") from None
     if not os.path.isdir(folder):  # noqa: PTH112
         what = "is no directory" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
         raise ConfigError(f"working_dir: {folder!r} {what}; create it or give another one")

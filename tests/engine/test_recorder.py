@@ -12,7 +12,7 @@ import pytest
 from agentnb.engine import recorder
 from agentnb.engine.recorder import Recorder
 from agentnb.errors import StoreError
-from agentnb.events import Message, RunFinished, RunQueued, StoreTrouble
+from agentnb.events import Message, RunFinished, RunQueued, RunStarted, StoreTrouble
 from agentnb.history.store import Store
 
 
@@ -139,8 +139,9 @@ def test_events_that_are_recorded_are_in_a_real_store(store: Path) -> None:
             recorder = Recorder(asyncio.get_running_loop(), real, told.extend)
             run = {"id": "r1", "session_id": "s", "name": "n", "target": {}, "created_at": 1}
             recorder.emit(RunQueued(run))
+            recorder.emit(RunStarted("r1"))
             recorder.emit(end("r1"))
-            await until(lambda: len(told) == 2)
+            await until(lambda: len(told) == 3)
             assert real._db.execute("SELECT id, status FROM runs").fetchall() == [("r1", "completed")]
 
     asyncio.run(play())

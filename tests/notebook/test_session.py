@@ -245,10 +245,10 @@ def test_a_store_that_cannot_be_used_is_an_error_in_the_cell(new_session, tmp_pa
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A file system of 600 KiB."""
+    """A file system of 3 MiB."""
     place = tmp_path / "tiny"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", place], check=False, capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", place], check=False, capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mounting a small disk was refused: {mounted.stderr.decode().strip()}")
     yield place
@@ -264,7 +264,8 @@ def test_a_full_disk_is_told_and_what_was_kept_back_is_written_when_there_is_roo
         while True:
             file.write(b"x" * 512)
     run = session.shell("echo still here; head -c 300000 /dev/zero | tr '\\0' y", timeout=20)
-    until(lambda: run.done or run.tail(1) or True)
+    until(lambda: session._engine.trouble)
+    assert "disk is full" in str(session._engine.trouble)
     filler.unlink()
     assert run.wait(20).status == "completed"
     assert len(run.stdout) == 300011
