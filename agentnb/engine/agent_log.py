@@ -16,7 +16,8 @@ from agentnb.ids import new_id
 from agentnb.states import ErrorKind, StepKind
 
 if TYPE_CHECKING:
-    from agentnb.engine.executor import Execution, Outcome
+    from agentnb.engine.executor import Execution
+    from agentnb.engine.outcome import Outcome
 
 _ENDS = {"completed", "failed", "skipped", "cancelled"}
 #: What an agent says freely; a run's secrets are masked in it.

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
@@ -28,7 +29,7 @@ _PIPE_READS = 32
 
 @dataclass(slots=True)
 class Plan:
-    """What to start. `stdin`: text, None (empty) or True (stays open). `on_report`: opens a channel for reports."""
+    """What to start. `stdin`: text, None (empty) or True (stays open), or `stdin_file`. `on_report`: opens a channel for reports."""
 
     argv: list[str]
     cwd: str
@@ -36,6 +37,7 @@ class Plan:
     env: dict[str, str]
     capture: str = "both"
     stdin: str | bool | None = None
+    stdin_file: Path | None = None
     timeout_s: float | None = None
     grace_s: float = 5.0
     payload: bytes | None = None
@@ -142,9 +144,9 @@ class Attempt:
             return None
         return Limited(watch.flags, watch.descriptors, watch.group.joins if watch.group else (), self._on_sample)
 
-    def _on_sample(self, at: float, cpu_s: float, memory: int, processes: int, disk: int, descriptors: int) -> None:
+    def _on_sample(self, *readings: Any) -> None:
         watch = self._plan.limits
-        if watch is not None and (why := watch.check(Sample(at, cpu_s, memory, processes, disk, descriptors))) is not None:
+        if watch is not None and (why := watch.check(Sample(*readings))) is not None:
             self.stop(why)
 
     def _open_pipes(self, fds: list[int]) -> tuple[list[int], dict[str, str]]:
@@ -172,7 +174,7 @@ class Attempt:
 
     def _open_stdin(self) -> int:
         if self._plan.stdin is None:
-            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._plan.stdin_file or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self.stdin = Stdin(self._loop, ours)
         if isinstance(self._plan.stdin, str):

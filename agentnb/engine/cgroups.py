@@ -103,7 +103,7 @@ class Group:
         self.memory = where.memory / name if where.memory and memory is not None else None
         self.pids = where.pids / name if where.pids and processes is not None else None
         try:
-            for folder in {self.memory, self.pids} - {None}:
+            for folder in self._folders:
                 folder.mkdir()
             if self.memory is not None:
                 self._bound_memory(self.memory, memory or 0)
@@ -124,9 +124,13 @@ class Group:
                 _write(folder / "memory.memsw.limit_in_bytes", bound)
 
     @property
+    def _folders(self) -> set[Path]:
+        return {folder for folder in (self.memory, self.pids) if folder is not None}
+
+    @property
     def joins(self) -> list[str]:
         """Files that a process writes its pid to, to become a member."""
-        return sorted({str(folder / "cgroup.procs") for folder in (self.memory, self.pids) if folder is not None})
+        return sorted(str(folder / "cgroup.procs") for folder in self._folders)
 
     def memory_kills(self) -> int:
         """How many processes were killed because the memory bound was reached."""
@@ -149,7 +153,7 @@ class Group:
 
     def remove(self) -> None:
         """Remove the group; it must have no processes."""
-        for folder in {self.memory, self.pids} - {None}:
+        for folder in self._folders:
             with suppress(OSError):
                 folder.rmdir()
 

@@ -5,13 +5,81 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
-from agentnb.engine.reports import too_deep
+from agentnb.engine.reports import MAX_LINE, too_deep
 from agentnb.engine.work import CheckPlan
 from agentnb.events import Json
 
 _FENCE = re.compile(r"```(?:json)?[ \t]*\r?\n(.*?)\r?\n[ \t]*```", re.DOTALL)
+
+
+#: Text up to this size is searched for JSON at once, in the supervisor.
+QUICK_BYTES = 64 * 1024
+#: A stream larger than this is not searched: that fails.
+MAX_SEARCHED = 256 * 1024 * 1024
+
+
+class Job(TypedDict):
+    """What is to be found out. `streams`: {"text": ...} or {"path": ...} for each, None when it was not captured.
+
+    `wants_json`: look for structured output in stdout; else `output` and `source` are what the agent returned.
+    """
+
+    plan: CheckPlan
+    streams: dict[str, Json | None]
+    wants_json: bool
+    output: Any
+    source: str | None
+
+
+def nothing_to_do(job: Job) -> bool:
+    """Whether neither patterns nor a schema nor JSON are asked for."""
+    plan = job["plan"]
+    return not (job["wants_json"] or plan.get("expected_pattern") or plan.get("forbidden_patterns") or plan.get("json_schema") is not None)
+
+
+def is_quick(job: Job) -> bool:
+    """Whether `examine` takes no time to speak of."""
+    stdout = job["streams"]["stdout"]
+    return not job["plan"] and (stdout is None or len(stdout.get("text", " " * (QUICK_BYTES + 1))) <= QUICK_BYTES)
+
+
+def examine(job: Job) -> Json:
+    """Look for JSON, patterns and faults: {"issues", "output", "source"}."""
+    texts: dict[str, str | None] = {}
+    issues: list[Json] = []
+    for name, record in job["streams"].items():
+        texts[name] = _text(name, record, issues) if record is not None else None
+    if issues:
+        return {"issues": issues, "output": None, "source": None}
+    output, source = job["output"], job["source"]
+    if job["wants_json"] and (found := structured(texts["stdout"] or "")) is not None:
+        output, source = found
+    issues = patterns(job["plan"], texts) + schema(job["plan"], output, source)
+    return {"issues": issues, "output": output, "source": source}
+
+
+def report(job: Job) -> str:
+    """What `examine` finds, as a report line; output too big for one is left out, with a warning."""
+    found = examine(job) | {"t": "checks"}
+    line = json.dumps(found)
+    if len(line) >= MAX_LINE:
+        message = f"the JSON in stdout is larger than {MAX_LINE} bytes, so it is not kept as the run's output; read it from the log file"
+        found |= {"output": None, "source": None, "issues": [*found["issues"], issue("output", message, "warning")]}
+        line = json.dumps(found)
+    return line
+
+
+def _text(name: str, record: Json, issues: list[Json]) -> str:
+    if "text" in record:
+        return str(record["text"])
+    path = Path(record["path"])
+    if (size := path.stat().st_size) > MAX_SEARCHED:
+        issues.append(issue("streams", f"{name} has {size} bytes; more than {MAX_SEARCHED} are not searched"))
+        return ""
+    return path.read_bytes().decode("utf-8", "replace")
 
 
 def structured(text: str) -> tuple[Any, str] | None:

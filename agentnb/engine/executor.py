@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentnb.engine import checks, retry
+from agentnb.engine import retry
 from agentnb.engine.agent_log import AgentLog
 from agentnb.engine.attempt import Attempt, Ended, Plan
 from agentnb.engine.capture import SPILL_AFTER_S, Output
+from agentnb.engine.checking import Checking
 from agentnb.engine.circumstances import metadata
 from agentnb.engine.limits import LimitWatch
 from agentnb.engine.masking import Masker
-from agentnb.engine.process import Spawner, SpawnerDied, StartFailed
+from agentnb.engine.outcome import Outcome, judge
+from agentnb.engine.process import Spawner, SpawnerDied
 from agentnb.engine.stop import Stop
 from agentnb.engine.work import HandlerPlan, Work
 from agentnb.errors import StoreError
@@ -34,6 +33,8 @@ HANDLER_TIMEOUT_S = 60.0
 MAX_ARTIFACTS = 1000
 #: At most this many different warnings are kept of one run: an agent can cause any number.
 MAX_WARNINGS = 100
+#: Characters of an error that handlers get; the system bounds the size of their environment.
+MAX_ERROR = 8000
 
 
 class Host(Protocol):
@@ -57,33 +58,6 @@ class Host(Protocol):
         """A watched run printed something."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """How one attempt, or the whole run, went."""
-
-    status: str = "completed"
-    error: Json | None = None
-    reason: str | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    output: Any = None
-    output_source: str | None = None
-    run_s: float | None = None
-    usage: Json | None = None
-    issues: list[Json] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether it completed."""
-        return self.status == "completed"
-
-    def fail(self, kind: str, message: str, reason: str | None = None, **details: Any) -> None:
-        """Make it a failure, unless it is one already."""
-        if self.ok:
-            self.status, self.reason = "failed", reason
-            self.error = {"kind": kind, "message": message} | ({"details": details} if details else {})
-
-
 class Execution:
     """One run on its way to its terminal status."""
 
@@ -93,7 +67,7 @@ class Execution:
         self.work = work
         self.run_id: str = run["id"]
         self._host = host
-        self._folder = host.store.run_dir(self.run_id)
+        self.folder = host.store.run_dir(self.run_id)
         self._stop: Stop | None = None
         self._current: Attempt | None = None
         self._sleeper: asyncio.Future[None] | None = None
@@ -102,11 +76,16 @@ class Execution:
         self._agent = AgentLog(self)
         self._warnings: list[str] = []
         self._started_at: int | None = None
-        self._secrets = [secret for secret in work["secrets"] if secret]
-        self._masker = Masker(self._secrets) if self._secrets else None
+        self.secrets = [secret for secret in work["secrets"] if secret]
+        self._masker = Masker(self.secrets) if self.secrets else None
         self._ending = False
         self._abandoned = False
         self.watched = False
+
+    @property
+    def stopping(self) -> Stop | None:
+        """Why it is being ended from outside, if it is."""
+        return self._stop
 
     # --- what may happen to it from outside
 
@@ -197,23 +176,23 @@ class Execution:
         number = 0
         while True:
             number += 1
-            step = self._step("attempt", f"attempt {number}", number)
+            step = self.begin_step("attempt", f"attempt {number}", number)
             self._agent.begin(step)
             self.out = self._new_output(number)
             outcome = await (self._hosted_attempt(number) if self.work["kind"] == "hosted" else self._process_attempt(number))
             await self._agent.end(outcome)
             if outcome.ok:
-                await self._check(outcome, step, number)
+                await Checking(self, self.out).check(outcome, step, number)
             plan = self.work.get("retry")
             again = outcome.error is not None and self._stop is None and retry.again(plan, number, outcome.error, outcome.exit_code)
-            self._end_step(step, outcome, self._output_record() if again else None)
+            self.end_step(step, outcome, self._output_record() if again else None)
             if not again or plan is None or outcome.error is None:
                 return outcome, number
             delay = retry.delay_s(plan, number)
             self.emit(RunRetrying(self.run_id, number + 1, delay, self._masked_error(outcome.error)))
             await self._sleep(delay)
             if self._stop is not None:
-                self._stopped(outcome, self._stop)
+                outcome.stop(self._stop)
                 return outcome, number
 
     async def _sleep(self, delay: float) -> None:
@@ -225,9 +204,9 @@ class Execution:
     def _new_output(self, attempt: int) -> Output:
         limit = (self.work.get("limits") or {}).get("max_output_bytes")
         return Output(
-            self._folder,
+            self.folder,
             attempt,
-            secrets=self._secrets,
+            secrets=self.secrets,
             max_bytes=limit,
             on_data=lambda stream, data: self._host.output(self.run_id, stream, data) if self.watched else None,
             on_limit=self._too_much_output,
@@ -266,16 +245,16 @@ class Execution:
             limits=LimitWatch.of(f"{self.run_id}-{number}", bounds) if (bounds := work.get("limits")) else None,
         )
         try:
-            ended = await self._process(plan, self.out)
+            ended = await self.process(plan, self.out)
         finally:
             if plan.limits is not None:
                 plan.limits.close()
-        outcome = self._judge(ended, work["expected_exit_code"])
+        outcome = judge(ended, work["expected_exit_code"])
         if ended.bad_reports:
             self.warn(f"{ended.bad_reports} reports of the agent were not understood")
         return outcome
 
-    async def _process(self, plan: Plan, out: Output | None, on_start: Callable[[int], None] | None = None) -> Ended:
+    async def process(self, plan: Plan, out: Output | None, on_start: Callable[[int], None] | None = None) -> Ended:
         """Run one process to its end; a spawner that dies under it is a stop with kind runtime_error."""
         assert out is not None  # noqa: S101 - set before every attempt
         attempt = Attempt(self._host.spawner(), plan, out, self._trouble, on_start or self._on_start)
@@ -296,31 +275,6 @@ class Execution:
         if message is not None:
             self.warn(message)
 
-    def _judge(self, ended: Ended, expected: int = 0) -> Outcome:
-        outcome = Outcome(run_s=ended.run_s, usage=ended.usage or None)
-        if ended.exit is not None:
-            outcome.exit_code, outcome.signal = ended.exit.exit_code, ended.exit.signal
-        if ended.stop is not None:
-            self._stopped(outcome, ended.stop)
-        elif ended.failure is not None:
-            outcome.fail("startup_failed", _start_message(ended.failure), "startup")
-        elif ended.exit is None:
-            outcome.fail("runtime_error", "the end of the process was never reported", "internal_error")
-        elif outcome.signal is not None:
-            outcome.fail("execution_failed", f"it was ended by signal {_signal_name(outcome.signal)}", "signalled", signal=outcome.signal)
-        elif outcome.exit_code != expected:
-            wanted = f", not {expected} as expected" if expected else ""
-            outcome.fail("execution_failed", f"it exited with code {outcome.exit_code}{wanted}", "non_zero_exit")
-        return outcome
-
-    @staticmethod
-    def _stopped(outcome: Outcome, stop: Stop) -> None:
-        outcome.status = stop.status
-        outcome.error = {"kind": stop.kind, "message": stop.message} | ({"details": stop.details} if stop.details else {})
-        outcome.reason = "resource_exhaustion" if stop.kind == "resource_limit_exceeded" else None
-        if stop.kind == "runtime_error":
-            outcome.reason = "internal_error"
-
     async def _hosted_attempt(self, number: int) -> Outcome:
         """A coroutine in the client's process does the work; we see to its time, its cancel and its record."""
         loop = asyncio.get_running_loop()
@@ -338,9 +292,9 @@ class Execution:
                 stop = Stop("timeout", "timeout", f"it was still running after {timeout:g} s", {"timeout_s": timeout})
             if stop is not None:
                 await self._end_hosted(stop)
-                self._stopped(outcome, stop)
+                outcome.stop(stop)
         else:
-            self._stopped(outcome, self._stop)
+            outcome.stop(self._stop)
         self._hosted = None
         for stream in self.out.streams.values() if self.out else ():
             stream.end()
@@ -373,45 +327,6 @@ class Execution:
 
     # --- after an attempt
 
-    async def _check(self, outcome: Outcome, step: str, number: int) -> None:
-        """Look for structured output and make the checks; findings of severity error fail the attempt."""
-        plan = self.work.get("check") or {}
-        assert self.out is not None  # noqa: S101
-        captured = {"stdout", "stderr"} if self.work["capture"] in ("both", "structured") else {self.work["capture"]}
-        wants_json = self.work["capture"] == "structured" or plan.get("json_schema") is not None
-        if not (plan or wants_json):
-            return
-        texts = {n: s.content().decode("utf-8", "replace") if n in captured else None for n, s in self.out.streams.items()}
-        if wants_json and outcome.output is None and (found := checks.structured(texts["stdout"] or "")) is not None:
-            outcome.output, outcome.output_source = found
-        if not plan:
-            return
-        check = self._step("check", "validation", number, parent=step)
-        issues = checks.patterns(plan, texts) + checks.schema(plan, outcome.output, outcome.output_source)
-        if script := plan.get("script"):
-            issues += await self._script(script, texts["stdout"] or "")
-        outcome.issues = issues
-        errors = [issue["message"] for issue in issues if issue["severity"] == "error"]
-        verdict = Outcome()
-        if errors:
-            outcome.fail("validation_error", "; ".join(errors), "validation_failed")
-            verdict.fail("validation_error", "; ".join(errors))
-        if self._stop is not None:
-            self._stopped(outcome, self._stop)
-        self._end_step(check, verdict, issues or None)
-
-    async def _script(self, argv: list[str], stdout: str) -> list[Json]:
-        work = self.work
-        out = Output(self._folder / "check", 1, secrets=self._secrets)
-        env = work["env"] | {"AGENTNB_RUN_ID": self.run_id}
-        plan = Plan(argv, work["cwd"], work["env_id"], env, stdin=stdout, timeout_s=HANDLER_TIMEOUT_S, grace_s=work["grace_s"])
-        ended = await self._process(plan, out, lambda _pid: None)
-        if ended.exit is not None and ended.stop is None and ended.exit.exit_code == 0:
-            return []
-        said = out.streams["stderr"].content()[-500:].decode("utf-8", "replace").strip()
-        why = ended.stop.message if ended.stop else str(ended.failure or f"exited with code {ended.exit.exit_code if ended.exit else None}")
-        return [checks.issue("script", f"the validation script failed: {why}" + (f": {said}" if said else ""))]
-
     async def _after(self, outcome: Outcome) -> None:
         """Keep the artifacts, then run the handlers that this outcome calls for."""
         await self._keep_artifacts(outcome)
@@ -423,22 +338,22 @@ class Execution:
                 await self._handle(handler, outcome)
 
     async def _handle(self, handler: HandlerPlan, outcome: Outcome) -> None:
-        step = self._step("handler", handler["when"], 1, given={"command": handler["display"]})
+        step = self.begin_step("handler", handler["when"], 1, given={"command": handler["display"]})
         context = {
             "AGENTNB_RUN_ID": self.run_id,
             "AGENTNB_STATUS": outcome.status,
             "AGENTNB_EXIT_CODE": "" if outcome.exit_code is None else str(outcome.exit_code),
-            "AGENTNB_ERROR": outcome.error["message"] if outcome.error else "",
+            "AGENTNB_ERROR": outcome.error["message"][:MAX_ERROR] if outcome.error else "",
         }
-        out = Output(self._folder / handler["when"], 1, secrets=self._secrets)
+        out = Output(self.folder / handler["when"], 1, secrets=self.secrets)
         env = {name: value.replace("\0", "") for name, value in (handler["env"] | context).items()}
         plan = Plan(handler["argv"], handler["cwd"], self.work["env_id"], env, timeout_s=HANDLER_TIMEOUT_S, grace_s=self.work["grace_s"])
-        ended = await self._process(plan, out, lambda _pid: None)
-        verdict = self._judge(ended)
+        ended = await self.process(plan, out, lambda _pid: None)
+        verdict = judge(ended)
         if not verdict.ok and verdict.error:
             self.warn(f"the {handler['when']} handler failed: {verdict.error['message']}")
         streams = {name: stream.record(self._host.store.root) for name, stream in out.streams.items()}
-        self._end_step(step, verdict, streams)
+        self.end_step(step, verdict, streams)
 
     async def _keep_artifacts(self, outcome: Outcome) -> None:
         patterns = self.work.get("artifacts") or []
@@ -457,12 +372,14 @@ class Execution:
 
     # --- records
 
-    def _step(self, kind: str, name: str, attempt: int, *, parent: str | None = None, given: Any = None) -> str:
+    def begin_step(self, kind: str, name: str, attempt: int, *, parent: str | None = None, given: Any = None) -> str:
+        """Record that a step begins; returns its id."""
         step = new_id()
         self.emit(StepStarted(self.run_id, step, kind, name, attempt, parent, given))
         return step
 
-    def _end_step(self, step: str, outcome: Outcome, output: Any) -> None:
+    def end_step(self, step: str, outcome: Outcome, output: Any) -> None:
+        """Record how a step ended."""
         self.emit(
             StepFinished(
                 self.run_id,
@@ -510,23 +427,5 @@ class Execution:
 
 def _matching(pattern: str, cwd: Path) -> list[str]:
     """Files that match, relative to `cwd` unless the pattern is absolute."""
-    return sorted(name for name in glob(pattern, root_dir=cwd, recursive=True) if (cwd / name).is_file())  # noqa: PTH207 - Path.glob takes no absolute pattern
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"{number} ({signal.Signals(number).name})"
-    except ValueError:
-        return str(number)
-
-
-def _start_message(failure: StartFailed) -> str:
-    why = os.strerror(failure.errno)
-    if failure.what == "working directory":
-        return f"the working directory {failure.path!r} cannot be entered: {why}; create it or set working_dir"
-    if failure.what == "program":
-        hint = "install it, or give its path" if failure.errno == 2 else "make it executable (chmod +x) or run it with its interpreter"
-        if failure.errno == 7:  # E2BIG
-            hint = "its arguments and environment are too long for the system: pass the data by stdin or a file"
-        return f"the program {failure.path!r} cannot be started: {why}; {hint}"
-    return f"it cannot be started: {failure.what}"
+    names = glob(pattern, root_dir=cwd, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return sorted(name for name in names if (cwd / name).is_file())

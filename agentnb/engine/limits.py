@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentnb.engine import sampler
-from agentnb.engine.stop import Stop
 from agentnb.engine.cgroups import Group, backend
+from agentnb.engine.stop import Stop
 from agentnb.events import Json
 
 #: CPU percent is the mean over this long.

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH208 - pathlib would make the spawner bigger
 """What /proc says of processes. Imported by the spawner: nothing but `os` may be imported here."""
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ REPORT, DISK, DESCRIPTORS = 1, 2, 4
 class Tree:
     """One run's tree: what is live in it, and the highest readings so far."""
 
-    __slots__ = ("_kept", "flags", "ended_cpu_s", "ended_disk", "peak_rss", "seen")
+    __slots__ = ("_kept", "ended_cpu_s", "ended_disk", "flags", "peak_rss", "seen")
 
     def __init__(self, flags: int) -> None:
         """Nothing seen yet."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from agentnb import requests
-from agentnb.engine.stop import Stop
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
 from agentnb.engine.proc import children_of
 from agentnb.engine.process import Spawner, prepare_host
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.scheduler import Queue, Waiting
+from agentnb.engine.stop import Stop
 from agentnb.engine.watching import Watching
 from agentnb.errors import StoreError
 from agentnb.events import (

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import agentnb as nb
+from agentnb import requests
 
 LIMITS = {"one": 0.5, "watched": 0.4, "eight": 0.5}
 SOURCE = """
@@ -53,9 +54,8 @@ def captured(session: nb.Session, size: int, children: int, *, watched: bool) ->
     """Seconds that `children` runs take."""
     start = time.perf_counter()
     runs = [session.command([sys.executable, "-I", "-S", "-c", SOURCE, str(size)]) for _ in range(children)]
-    if watched:
-        for run in runs:
-            run.watch(on=True)
+    if watched and session._engine is not None:
+        session._engine.send([requests.Watch([run.id for run in runs])])
     session.wait()
     took = time.perf_counter() - start
     for run in runs:

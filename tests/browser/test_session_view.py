@@ -18,7 +18,11 @@ START = """
 
 
 def test_a_run_is_live_while_it_works_and_static_when_it_has_ended(open_book: Open) -> None:
-    book = open_book(START, 'run = session.shell("echo first; while [ ! -e go ]; do sleep 0.1; done; echo last", name="steady")\nrun', "open('go', 'w').close()")
+    book = open_book(
+        START,
+        'run = session.shell("echo first; while [ ! -e go ]; do sleep 0.1; done; echo last", name="steady")\nrun',
+        "open('go', 'w').close()",
+    )
     for cell in range(2):
         book.run(cell)
     live = book.output(1).locator(".agentnb-run, [data-status]").first
@@ -34,7 +38,9 @@ def test_a_run_is_live_while_it_works_and_static_when_it_has_ended(open_book: Op
 
 @pytest.mark.parametrize("waiting", ["await run", "run.wait()"])
 def test_cancel_ends_a_real_run_while_a_cell_waits_for_it(open_book: Open, waiting: str) -> None:
-    book = open_book(START, 'run = session.shell("echo started; sleep 600", name="endless")\nrun', waiting, "print(run.status, run.error['message'])")
+    book = open_book(
+        START, 'run = session.shell("echo started; sleep 600", name="endless")\nrun', waiting, "print(run.status, run.error['message'])"
+    )
     for cell in range(4):
         book.run(cell)
     expect(book.output(1)).to_contain_text("started", timeout=20_000)
@@ -59,9 +65,8 @@ def test_a_saved_notebook_shows_its_runs_without_a_kernel(open_book: Open) -> No
         for text in texts:
             expect(book.output(cell)).to_contain_text(text, timeout=20_000)
     book.save()
-    book.page.evaluate(
-        "async () => { for (const k of await (await fetch('/api/kernels')).json()) await fetch('/api/kernels/' + k.id, {method: 'DELETE'}) }"
-    )
+    stop = "for (const k of await (await fetch('/api/kernels')).json()) await fetch('/api/kernels/' + k.id, {method: 'DELETE'})"
+    book.page.evaluate(f"async () => {{ {stop} }}")
     book.page.reload()
     expect(book.output(1)).to_contain_text("to stderr", timeout=60_000)
     expect(book.output(2)).to_contain_text("failed 2")

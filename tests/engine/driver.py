@@ -208,7 +208,7 @@ class Engine:
         """The request to launch, listened for but not sent."""
         argv = ["sh", "-c", command] if isinstance(command, str) else list(command)
         run_id = new_id()
-        target = {"kind": "command", "display": " ".join(argv)[:200], "spec": {}}
+        target = {"kind": "command", "display": "t", "spec": {}}
         run: Json = {
             "id": run_id,
             "session_id": session or self.session,

@@ -203,7 +203,7 @@ def test_an_agent_that_blocks_its_loop_stops_its_like_but_no_process_and_no_view
     release = threading.Event()
 
     async def blocking() -> None:
-        release.wait(30)  # noqa: ASYNC251 - what must not be done
+        release.wait(30)  # what must not be done
 
     blocked = session.python(blocking)
     until(lambda: blocked.status is nb.RunStatus.RUNNING)
