@@ -59,6 +59,7 @@ __all__ = [
     "Validation",
     "__version__",
     "artifacts_df",
+    "attach",
     "compare",
     "enable_nesting",
     "events_df",
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
         TemplateError,
     )
     from agentnb.model import Artifact, Run, Step
+    from agentnb.notebook.attach import attach
     from agentnb.notebook.display import options
     from agentnb.notebook.grid import grid
     from agentnb.notebook.group import RunGroup
@@ -120,6 +122,7 @@ else:
         "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
         " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
         "model": "Artifact Run Step",
+        "notebook.attach": "attach",
         "notebook.display": "options",
         "notebook.grid": "grid",
         "notebook.group": "RunGroup",

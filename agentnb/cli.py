@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_frame(commands, name)
     _add_show(commands)
     _add_logs(commands)
+    _add_cancel(commands)
     _add_machine(commands)
     _add_notebooks(commands)
     return parser
@@ -125,6 +126,13 @@ def _add_logs(commands: Any) -> None:
     _store(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     parser.add_argument("--stream", choices=("stdout", "stderr", "both"), default="both", help="which output (default: both)")
+
+
+def _add_cancel(commands: Any) -> None:
+    parser = _add(commands, "cancel", _cancel, "end a live run, whichever process launched it, and wait for its end")
+    parser.add_argument("run", metavar="RUN", help="the run's id, the start of it, or its name")
+    _store(parser)
+    parser.add_argument("--reason", default="cancelled from the command line", help="why; it is kept with the run")
 
 
 def _add_machine(commands: Any) -> None:
@@ -196,6 +204,20 @@ def _logs(args: argparse.Namespace) -> int:
     if args.stream != "both":
         outs = [(args.stream, sys.stdout.buffer)]
     show_logs(root, find_run(root, args.run), outs, follow=args.follow)
+    return GOOD
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    from agentnb.notebook.attach import attach
+    from agentnb.printing import clean
+
+    run = attach(args.run, args.store)
+    name = clean(run.name)
+    if run.done:
+        raise ConfigError(f"run {name!r} ({run.id}) has ended already: {run.status.value}")
+    run.cancel(args.reason)
+    result = run.wait(on_interrupt="detach")
+    sys.stdout.write(f"{run.id}  {name}  {result.status.value}\n")
     return GOOD
 
 

@@ -379,7 +379,45 @@ class Validation(Data):
         return value
 
 
-Handler = Shell | Command
+class Handler(Data):
+    """A command for `on_success`, `on_failure`, `rollback` or `cleanup` that runs only when `condition` holds; else it is skipped.
+
+    `condition` compares `status`, `exit_code`, `error` (its message, "" when there is none) and `attempts`, with ``== != < <= > >=
+    in``, ``and``, ``or`` and ``not``: ``nb.Handler("make clean", condition="status == 'timeout' or 'disk' in error")``.
+    The command finds the same in AGENTNB_STATUS, AGENTNB_EXIT_CODE, AGENTNB_ERROR and AGENTNB_ATTEMPTS.
+    """
+
+    command: Shell | Command
+    condition: str | None = None
+
+    def __init__(self, command: str | Shell | Command = "", /, **fields: Any) -> None:
+        """Take the command positionally; a text is a shell line."""
+        super().__init__(**({"command": command} | fields))
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _line(cls, value: object) -> object:
+        return _handler_command(value)
+
+    @property
+    def display(self) -> str:
+        """The command, as a line for people."""
+        return self.command.display
+
+
+def _handler_command(value: object) -> object:
+    if isinstance(value, str):
+        return Shell(value)
+    if not isinstance(value, Shell | Command | Mapping):
+        raise ConfigError(f"{value!r} is no command; write a shell line as text, nb.Shell(...) or nb.Command([...])")
+    return value
+
+
+def _handler(value: object) -> object:
+    return value if isinstance(value, Handler) else _handler_command(value)
+
+
+HandlerSpec = Annotated[Shell | Command | Handler, BeforeValidator(_handler)]
 
 
 class ExecutionConfig(Data):
@@ -388,7 +426,8 @@ class ExecutionConfig(Data):
     `timeout`: seconds or text; default none. `capture`: default both. `grace`: seconds between SIGTERM and SIGKILL; default 5.
     `working_dir`: default the notebook's current directory. `stdin`: text for the child; default none (an empty stdin);
     ``stdin=True`` keeps it open for ``run.send(...)``. `artifacts`: glob patterns of files to keep, relative to the
-    working directory. `on_success`, `on_failure`, `cleanup`: commands that run after the last attempt; `cleanup` always.
+    working directory. Commands that run after the last attempt, in this order: `on_success`; `on_failure`, then `rollback`, when the
+    run failed, timed out or was cancelled; `cleanup` always. Each is a shell line, nb.Shell, nb.Command or nb.Handler.
     """
 
     timeout: Seconds | None = None
@@ -401,9 +440,10 @@ class ExecutionConfig(Data):
     validation: Validation | None = None
     grace: Seconds | None = None
     artifacts: tuple[str, ...] = ()
-    on_success: Handler | None = None
-    on_failure: Handler | None = None
-    cleanup: Handler | None = None
+    on_success: HandlerSpec | None = None
+    on_failure: HandlerSpec | None = None
+    rollback: HandlerSpec | None = None
+    cleanup: HandlerSpec | None = None
 
     if TYPE_CHECKING:
 
@@ -420,9 +460,10 @@ class ExecutionConfig(Data):
             validation: Validation | None = None,
             grace: Duration | None = None,
             artifacts: str | Sequence[str] = (),
-            on_success: Shell | Command | None = None,
-            on_failure: Shell | Command | None = None,
-            cleanup: Shell | Command | None = None,
+            on_success: str | Shell | Command | Handler | None = None,
+            on_failure: str | Shell | Command | Handler | None = None,
+            rollback: str | Shell | Command | Handler | None = None,
+            cleanup: str | Shell | Command | Handler | None = None,
         ) -> None:
             """Durations as seconds or text."""
 

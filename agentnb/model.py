@@ -133,6 +133,8 @@ class Run(Record):
     tags: dict[str, str] = Field(default_factory=dict)
     parent_run_id: RunId | None = None
     cache_key: str | None = None
+    detached: bool = False
+    trace_id: str | None = None
 
     def moved(self, status: RunStatus, *, error: RunError | None = None, output: Any = None) -> Self:
         """This run with a new status and the matching stamp set. Raises IllegalTransition."""

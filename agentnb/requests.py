@@ -69,6 +69,15 @@ class Cancel(Message):
 
 
 @dataclass(slots=True)
+class Attach(Message):
+    """Ask for a run that is not over. Reply: {"status", "started_at" (us or None), "attempt", "grace_s"}, or an error."""
+
+    type = "attach"
+    request_id: int
+    run_id: str
+
+
+@dataclass(slots=True)
 class SendInput(Message):
     """Write to a run's stdin; `eof` closes it after that. Reply: when it is written, or an error."""
 
@@ -123,5 +132,5 @@ class Shutdown(Message):
     reason: str = "the notebook's process ended"
 
 
-for _cls in (Hello, OpenSession, EndSession, SetEnv, Launch, Cancel, SendInput, Watch, Flush, Report, Ping, Shutdown):
+for _cls in (Hello, OpenSession, EndSession, SetEnv, Launch, Cancel, Attach, SendInput, Watch, Flush, Report, Ping, Shutdown):
     message(_cls)

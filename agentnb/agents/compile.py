@@ -11,12 +11,15 @@ from typing import Any
 from agentnb.agents.local import local_work
 from agentnb.agents.python import check_call, is_async, python_work
 from agentnb.commands import AnySpec, Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Secret, Shell, Test
+from agentnb.engine import condition
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
 from agentnb.errors import ConfigError, InvalidLimits
 from agentnb.states import TargetKind
 
 DEFAULT_GRACE_S = 5.0
+#: What may run after the last attempt, in this order.
+HANDLERS = ("on_success", "on_failure", "rollback", "cleanup")
 
 #: What a coroutine in the notebook's process cannot have of its own, and why.
 _NOT_HOSTED = {"stdin": "and has no stdin", "env": "and sees its environment", "working_dir": "and sees its current directory"}
@@ -149,7 +152,7 @@ def _options(work: Work, config: ExecutionConfig, cwd: str) -> None:
         work["limits"] = _limits(config.limits)
     if config.artifacts:
         work["artifacts"] = list(config.artifacts)
-    handlers = [(when, getattr(config, when)) for when in ("on_success", "on_failure", "cleanup")]
+    handlers = [(when, getattr(config, when)) for when in HANDLERS]
     if plans := [_handler(when, spec, work, cwd) for when, spec in handlers if spec is not None]:
         work["handlers"] = plans
 
@@ -164,12 +167,17 @@ def _limits(limits: Limits) -> dict[str, Any]:
     return given
 
 
-def _handler(when: Any, spec: Handler, work: Work, cwd: str) -> HandlerPlan:
+def _handler(when: Any, given: Shell | Command | Handler, work: Work, cwd: str) -> HandlerPlan:
+    spec = given.command if isinstance(given, Handler) else given
     env, secrets = _environment(spec.env)
     work["secrets"] += secrets
     argv = _shell(spec.shell, spec.command) if isinstance(spec, Shell) else list(spec.argv)
     folder = _folder(spec.working_dir) if spec.working_dir else cwd
-    return HandlerPlan(when=when, argv=argv, display=spec.display, cwd=folder, env=work["env"] | env)
+    plan = HandlerPlan(when=when, argv=argv, display=spec.display, cwd=folder, env=work["env"] | env)
+    if isinstance(given, Handler) and given.condition is not None:
+        condition.check(given.condition)
+        plan["condition"] = given.condition
+    return plan
 
 
 def _check(config: ExecutionConfig) -> CheckPlan:

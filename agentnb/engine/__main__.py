@@ -1,23 +1,27 @@
-"""Start a supervisor: ``python -I -S agentnb/engine FD``, where FD is one end of a socket pair.
+"""Start a supervisor: ``python -I -S agentnb/engine/__main__.py PACKAGE FD KIND SITE...``, where FD is one end of a socket pair.
+
+KIND is ``attached`` (it ends with its client) or ``detached`` (it outlives it, as a process that is no child of it).
 
 It is run isolated and without site-packages: it starts fast, stays small, and nothing in the user's environment can break it.
 """
 
 import gc
+import os
 import signal
 import sys
 
 
 def main() -> None:
     """Serve the client at the other end of descriptor FD until it is gone."""
-    package, fd, *extra = sys.argv[1:]
+    package, fd, kind, *extra = sys.argv[1:]
+    if kind == "detached" and os.fork():
+        os._exit(0)  # who started this process waits for it, and never for what goes on
     sys.path[:0] = [package]
     sys.path += extra  # for the few optional imports, such as jsonschema
     for signo in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signo, signal.SIG_IGN)
 
     import asyncio
-    import os
     import socket
 
     from agentnb.engine.supervisor import Supervisor
@@ -25,7 +29,7 @@ def main() -> None:
     os.set_inheritable(int(fd), False)  # noqa: FBT003 - a command that held it would hide this process's end from the client
 
     async def serve() -> None:
-        supervisor = Supervisor(socket.socket(fileno=int(fd)))
+        supervisor = Supervisor(socket.socket(fileno=int(fd)), detached=kind == "detached")
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, supervisor.stop)
         await supervisor.serve()
 

@@ -73,6 +73,8 @@ class AgentLog:
     def _on_step(self, data: Json) -> None:
         name = str(data["id"])
         if data["status"] == "running":
+            if name in self._open:
+                raise ValueError(f"step {name!r} is running already")
             step = new_id()
             self._open[name] = step
             parent = self._open.get(str(data.get("parent")), self._root)
@@ -131,8 +133,16 @@ class AgentLog:
 
     async def keep_file(self, name: str, path: Path, content_type: str | None) -> None:
         """Keep a file as an artifact. Raises StoreError."""
-        checksum, size = await asyncio.to_thread(self._of.store.blobs.put_file, path)
+        checksum, size = await asyncio.to_thread(self._put_file, path)
         self._saved(name, checksum, size, content_type)
+
+    def _put_file(self, path: Path) -> tuple[str, int]:
+        try:
+            if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+                raise StoreError(f"{path} cannot be kept as an artifact: it is no plain file")
+            return self._of.store.blobs.put_file(path)
+        except ValueError as bad:
+            raise StoreError(f"{str(path)!r} cannot be kept as an artifact: {bad}") from None
 
     async def _keep_bytes(self, name: str, data: bytes, content_type: str | None) -> None:
         checksum, size = await asyncio.to_thread(self._of.store.blobs.put_bytes, data)
@@ -163,7 +173,8 @@ class AgentLog:
                     outcome.fail(kind, str(done))
         if self._result:
             outcome.output, outcome.output_source = self._result[0], "returned"
-        if self._error is not None and outcome.status in {"completed", "failed"} and outcome.signal is None:
+        own = outcome.ok or (outcome.error is not None and outcome.error["kind"] == "execution_failed")  # else it was stopped
+        if self._error is not None and own and outcome.signal is None:
             outcome.status = "cancelled" if self._error["kind"] == "cancelled" else "failed"
             outcome.error = self._error
         status = "completed" if outcome.ok else outcome.status

@@ -91,7 +91,7 @@ class Checking:
         return {"issues": [checks.issue("checks", f"the output could not be checked: {why}" + (f": {said}" if said else ""))]}
 
     async def _script(self, argv: list[str]) -> list[Json]:
-        plan = self._plan_of(argv, self._of.work["env"] | {"AGENTNB_RUN_ID": self._of.run_id})
+        plan = self._plan_of(argv, self._of.own_env(self._of.work["env"]))
         stdout = self._out.streams["stdout"]
         plan.stdin, plan.stdin_file = stdout.text(), stdout.path
         why, said = await self._run(plan)

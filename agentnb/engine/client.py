@@ -1,4 +1,4 @@
-"""The kernel's end of the supervisor: one per process, started with the first session.
+"""The kernel's end of a supervisor: of its own, of a detached one, or of another process's, whose door it came in through.
 
 Requests are sent from the calling thread at once, so that a cell which then holds the GIL delays nothing. Events are read on the
 loop thread and handed to whoever listens for their run.
@@ -18,9 +18,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from agentnb import requests, wire
+from agentnb.engine.door import knock
 from agentnb.errors import RuntimeUnavailable
 from agentnb.events import Json, Message, Ready, Reply, StoreTrouble
 
@@ -28,6 +29,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _MAIN = Path(__file__).with_name("__main__.py")
 #: The supervisor ends its runs and writes their rows when its client closes the socket; this long it may take.
 SHUTDOWN_S = 15.0
+
+#: A supervisor that goes on is told of the last launches before it is left alone; this long it may take to say that it heard.
+_GOODBYE_S = 10.0
 
 _clients: list[Client] = []
 
@@ -43,14 +47,31 @@ class Listener(Protocol):
 
 
 class Client:
-    """One supervisor process and the socket to it."""
+    """The socket to one supervisor; of one that this process started, `process` too, unless it is detached."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the supervisor; `loop` runs in another thread and reads its events. Raises RuntimeUnavailable."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, detached: bool = False, door: Path | None = None) -> None:
+        """Start a supervisor; `loop` runs in another thread and reads its events. Raises RuntimeUnavailable.
+
+        A detached one goes on without this process, until no run of it is left. `door`: see `connect`.
+        """
         if not sys.platform.startswith("linux"):
             raise RuntimeUnavailable(
                 f"agentnb runs commands on Linux only so far, not on {sys.platform}; use a Linux machine, WSL or a container"
             )
+        self._prepare(loop)
+        self._sock, self.process = self._start(detached=detached) if door is None else (knock(door), None)
+        self._sock.setblocking(False)  # noqa: FBT003 - positional only
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        _clients.append(self)
+        loop.call_soon_threadsafe(self._attach)
+        self.send([requests.Hello(requests.PROTOCOL_VERSION, os.getpid())])
+
+    @classmethod
+    def connect(cls, loop: asyncio.AbstractEventLoop, path: Path) -> Client:
+        """A client of the supervisor that listens at `path` (history.owners.door_path). Raises OSError when there is none."""
+        return cls(loop, door=path)
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.owner_pid = os.getpid()
         self._lock = threading.Lock()
@@ -61,20 +82,18 @@ class Client:
         self._numbers = 0
         self._env: dict[Any, Any] = {}
         self._env_id = 0
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the client
+        self._log: IO[bytes] | None = None
         self.alive = True
         self.trouble: dict[str, str] = {}
         self.ready: concurrent.futures.Future[int] = concurrent.futures.Future()
         self.gone: concurrent.futures.Future[str] = concurrent.futures.Future()
-        self._sock, self.process = self._start()
-        _clients.append(self)
-        loop.call_soon_threadsafe(self._attach)
-        self.send([requests.Hello(requests.PROTOCOL_VERSION, os.getpid())])
 
-    def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    def _start(self, *, detached: bool) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
         ours, theirs = socket.socketpair()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the client
         paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_MAIN), str(_PACKAGE), str(theirs.fileno()), *sorted(paths)]
+        kind = "detached" if detached else "attached"
+        argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_MAIN), str(_PACKAGE), str(theirs.fileno()), kind, *sorted(paths)]
         try:
             process = subprocess.Popen(
                 argv,
@@ -87,12 +106,19 @@ class Client:
             )
         except OSError as bad:
             ours.close()
+            self._log.close()
             raise RuntimeUnavailable(f"the supervisor process cannot be started with {sys.executable}: {bad}") from bad
         finally:
             theirs.close()
-        ours.setblocking(False)  # noqa: FBT003 - positional only
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        if detached:
+            process.wait()  # it only forked
+            return ours, None
         return ours, process
+
+    @property
+    def usable(self) -> bool:
+        """Whether this process may ask its supervisor for something."""
+        return self.alive and self.owner_pid == os.getpid() and (self.process is None or self.process.poll() is None)
 
     # --- sending, from any thread
 
@@ -157,6 +183,10 @@ class Client:
         """Hand the run's events to `listener` until it is finished."""
         self._listeners[run_id] = listener
 
+    def listener(self, run_id: str) -> Listener | None:
+        """Who listens for the run."""
+        return self._listeners.get(run_id)
+
     def ignore(self, run_id: str) -> None:
         """Nobody listens for this run any more."""
         self._listeners.pop(run_id, None)
@@ -197,6 +227,14 @@ class Client:
         elif isinstance(message, StoreTrouble):
             self._note_trouble(message)
         elif isinstance(message, Ready) and not self.ready.done():
+            if message.version != requests.PROTOCOL_VERSION:
+                self.ready.set_exception(
+                    RuntimeError(
+                        f"it speaks version {message.version} of agentnb's protocol, this process {requests.PROTOCOL_VERSION}: "
+                        "use the agentnb that it was started with"
+                    )
+                )
+                return
             self.ready.set_result(message.pid)
 
     def _reply(self, reply: Reply) -> None:
@@ -222,7 +260,7 @@ class Client:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()
-        why = f"the supervisor process {self.process.pid} ended{self._last_words()}"
+        why = f"the supervisor process {self._pid()} ended{self._last_words()}"
         listeners = list(self._listeners.values())
         self._listeners.clear()
         for listener in listeners:
@@ -236,8 +274,17 @@ class Client:
                 future.set_exception(RuntimeError(why))
         self._replies.clear()
         self.gone.set_result(why)
+        if self.process is None:
+            self._forget()
+
+    def _pid(self) -> int | str:
+        if self.process is not None:
+            return self.process.pid
+        return self.ready.result() if self.ready.done() and self.ready.exception() is None else "(of which no pid is known)"
 
     def _last_words(self) -> str:
+        if self._log is None:
+            return ""
         with suppress(OSError, ValueError):
             start = max(os.fstat(self._log.fileno()).st_size - 2000, 0)
             if text := os.pread(self._log.fileno(), 2000, start).decode(errors="replace").strip():
@@ -251,24 +298,50 @@ class Client:
         self._sock.close()
 
     def close(self) -> None:
-        """Tell the supervisor to end (it ends its runs first) and wait for it."""
+        """Let go of the supervisor. One that ends with this process is told to (it ends its runs first), and waited for."""
         if os.getpid() != self.owner_pid:  # a forked child has a copy; the supervisor is not its own
             return
-        self.send([requests.Shutdown()])
-        try:
-            self.process.wait(SHUTDOWN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.process is None:
+            self._hang_up()
+        else:
+            self.send([requests.Shutdown()])
+            try:
+                self.process.wait(SHUTDOWN_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         with suppress(concurrent.futures.TimeoutError, RuntimeError):
             if not self._loop.is_closed() and self._loop.is_running():
                 self.gone.result(5)
         if self.alive:  # the loop is gone: nobody else will
             self.alive = False
             self._sock.close()
-        self._log.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._log is not None:
+            self._log.close()
         if self in _clients:
             _clients.remove(self)
+
+    def _hang_up(self) -> None:
+        """Close this end of the socket, once all that was asked for has been heard. The runs go on: nobody is told that they ended."""
+        if self.alive and self._loop.is_running():
+            with suppress(concurrent.futures.TimeoutError, RuntimeError):
+                self.request(requests.Ping).result(_GOODBYE_S)
+        self._listeners.clear()
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+
+class Nobody(Client):
+    """The client of runs that are over: it is closed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Connect to nothing."""
+        self._prepare(loop)
+        self.alive = False
+        self.process = None
 
 
 def _disown_all() -> None:
@@ -287,7 +360,12 @@ def _comparable(env: Mapping[str, str]) -> Mapping[Any, Any]:
     return behind if isinstance(behind, dict) else env
 
 
+def clients() -> list[Client]:
+    """All that this process has."""
+    return list(_clients)
+
+
 def shutdown_all() -> None:
-    """End every supervisor of this process and wait for them; runs that are live read interrupted."""
+    """End every supervisor of this process and wait for them; runs that are live read interrupted, but for detached ones."""
     for client in [*_clients]:
         client.close()

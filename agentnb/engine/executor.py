@@ -15,26 +15,24 @@ from agentnb.engine.agent_log import AgentLog
 from agentnb.engine.attempt import Attempt, Ended, Plan
 from agentnb.engine.capture import SPILL_AFTER_S, Output
 from agentnb.engine.checking import Checking
+from agentnb.engine.checkout import TIMEOUT_S as GIT_TIMEOUT_S
 from agentnb.engine.circumstances import metadata
+from agentnb.engine.handlers import Handlers
 from agentnb.engine.limits import LimitWatch
 from agentnb.engine.masking import Masker
 from agentnb.engine.outcome import Outcome, judge
 from agentnb.engine.process import Spawner, SpawnerDied
 from agentnb.engine.stop import Stop
-from agentnb.engine.work import HandlerPlan, Work
+from agentnb.engine.work import Work
 from agentnb.errors import StoreError
 from agentnb.events import HostCancel, HostStart, Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 
-#: A handler or check script that has no end of its own is ended after this long.
-HANDLER_TIMEOUT_S = 60.0
 #: At most this many files are kept as artifacts of one run.
 MAX_ARTIFACTS = 1000
 #: At most this many different warnings are kept of one run: an agent can cause any number.
 MAX_WARNINGS = 100
-#: Characters of an error that handlers get; the system bounds the size of their environment.
-MAX_ERROR = 8000
 
 
 class Host(Protocol):
@@ -57,6 +55,9 @@ class Host(Protocol):
     def output(self, run_id: str, stream: str, data: bytes) -> None:
         """A watched run printed something."""
 
+    def git_dirty(self, work: Work) -> asyncio.Future[bool | None]:
+        """Begin to find out whether the checkout that the work is done in differs from its commit."""
+
 
 class Execution:
     """One run on its way to its terminal status."""
@@ -76,10 +77,13 @@ class Execution:
         self._agent = AgentLog(self)
         self._warnings: list[str] = []
         self._started_at: int | None = None
+        self._pid: int | None = work.get("pid")
+        self._dirty: asyncio.Future[bool | None] | None = None
+        self.attempt = 0
         self.secrets = [secret for secret in work["secrets"] if secret]
         self._masker = Masker(self.secrets) if self.secrets else None
         self._ending = False
-        self._abandoned = False
+        self.abandoned = False
         self.watched = False
 
     @property
@@ -93,7 +97,7 @@ class Execution:
         """End it for this reason; the first reason stays. Once its handlers run, only those are ended."""
         if self._stop is None and not self._ending:
             self._stop = why
-        self._abandoned = self._abandoned or why.status == "interrupted"
+        self.abandoned = self.abandoned or why.status == "interrupted"
         for future in (self._sleeper, self._hosted):
             if future is not None and not future.done():
                 future.set_result(None)
@@ -131,6 +135,11 @@ class Execution:
         return error and error | {"message": self.masked(error["message"])}
 
     @property
+    def started_at(self) -> int | None:
+        """When its first attempt began, in microseconds UTC; None before that."""
+        return self._started_at
+
+    @property
     def store(self) -> Store:
         """Where its artifacts go."""
         return self._host.store
@@ -159,7 +168,9 @@ class Execution:
             outcome.fail("runtime_error", f"agentnb failed: {type(bad).__name__}: {bad}", "internal_error")
         self._ending = True
         try:
-            await self._after(outcome)
+            await self._keep_artifacts(outcome)
+            await Handlers(self, outcome, attempts).run()
+            await self._wait_for_git()
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed after the run: {type(bad).__name__}: {bad}")
         if outcome.status == "interrupted" and self._started_at is None:
@@ -176,6 +187,7 @@ class Execution:
         number = 0
         while True:
             number += 1
+            self.attempt = number
             step = self.begin_step("attempt", f"attempt {number}", number)
             self._agent.begin(step)
             self.out = self._new_output(number)
@@ -222,10 +234,29 @@ class Execution:
             self.stop(why)
 
     def _on_start(self, pid: int) -> None:
+        self._pid = pid
+        self._begin(f"pid:{pid}")
+
+    def _begin(self, handle: str) -> None:
+        """It has started, if this is its first attempt: say so, then ask git about its folder, which delays nothing any more."""
         if self._started_at is None:
-            event = RunStarted(self.run_id, f"pid:{pid}")
+            event = RunStarted(self.run_id, handle)
             self._started_at = event.at
             self.emit(event)
+            self._dirty = self._host.git_dirty(self.work)
+
+    async def _wait_for_git(self) -> None:
+        """Wait for git's answer, unless the client is gone or somebody wants the run to end."""
+        if self._dirty is not None and not self._dirty.done() and not self.abandoned and self._stop is None:
+            self._sleeper = asyncio.get_running_loop().create_future()
+            either: list[asyncio.Future[Any]] = [self._dirty, self._sleeper]
+            await asyncio.wait(either, timeout=GIT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            self._sleeper = None
+
+    def own_env(self, env: dict[str, str]) -> dict[str, str]:
+        """`env` with what every process of the run finds in its environment; a TRACEPARENT that was given stays."""
+        trace = {"TRACEPARENT": self.work["traceparent"]} if "traceparent" in self.work else {}
+        return trace | env | {"AGENTNB_RUN_ID": self.run_id}
 
     # --- one attempt
 
@@ -235,7 +266,7 @@ class Execution:
             argv=work["argv"],
             cwd=work["cwd"],
             env_id=work["env_id"],
-            env=work["env"] | {"AGENTNB_RUN_ID": self.run_id, "AGENTNB_ATTEMPT": str(number)},
+            env=self.own_env(work["env"]) | {"AGENTNB_ATTEMPT": str(number)},
             capture=work["capture"],
             stdin=work["stdin"],
             timeout_s=work["timeout_s"],
@@ -279,7 +310,7 @@ class Execution:
         """A coroutine in the client's process does the work; we see to its time, its cancel and its record."""
         loop = asyncio.get_running_loop()
         outcome, start = Outcome(), loop.time()
-        self._on_start_hosted()
+        self._begin("client")
         self._hosted = loop.create_future()
         if self._stop is None:
             spilling = loop.call_later(SPILL_AFTER_S, self._spill)
@@ -309,12 +340,6 @@ class Execution:
         except OSError as bad:
             self.warn(f"output of the agent could not be written yet: {bad.strerror}")
 
-    def _on_start_hosted(self) -> None:
-        if self._started_at is None:
-            event = RunStarted(self.run_id, "client")
-            self._started_at = event.at
-            self.emit(event)
-
     async def _end_hosted(self, stop: Stop) -> None:
         if self._agent.hosted_done or stop.status == "interrupted":
             return
@@ -326,34 +351,6 @@ class Execution:
             self.warn(f"the coroutine did not end within {grace:g} s of its cancellation; it may still be running in the notebook")
 
     # --- after an attempt
-
-    async def _after(self, outcome: Outcome) -> None:
-        """Keep the artifacts, then run the handlers that this outcome calls for."""
-        await self._keep_artifacts(outcome)
-        for handler in self.work.get("handlers", []):
-            if self._abandoned:  # the client is gone: nothing may be started any more
-                return
-            wanted = {"on_success": outcome.ok, "on_failure": not outcome.ok, "cleanup": True}[handler["when"]]
-            if wanted:
-                await self._handle(handler, outcome)
-
-    async def _handle(self, handler: HandlerPlan, outcome: Outcome) -> None:
-        step = self.begin_step("handler", handler["when"], 1, given={"command": handler["display"]})
-        context = {
-            "AGENTNB_RUN_ID": self.run_id,
-            "AGENTNB_STATUS": outcome.status,
-            "AGENTNB_EXIT_CODE": "" if outcome.exit_code is None else str(outcome.exit_code),
-            "AGENTNB_ERROR": outcome.error["message"][:MAX_ERROR] if outcome.error else "",
-        }
-        out = Output(self.folder / handler["when"], 1, secrets=self.secrets)
-        env = {name: value.replace("\0", "") for name, value in (handler["env"] | context).items()}
-        plan = Plan(handler["argv"], handler["cwd"], self.work["env_id"], env, timeout_s=HANDLER_TIMEOUT_S, grace_s=self.work["grace_s"])
-        ended = await self.process(plan, out, lambda _pid: None)
-        verdict = judge(ended)
-        if not verdict.ok and verdict.error:
-            self.warn(f"the {handler['when']} handler failed: {verdict.error['message']}")
-        streams = {name: stream.record(self._host.store.root) for name, stream in out.streams.items()}
-        self.end_step(step, verdict, streams)
 
     async def _keep_artifacts(self, outcome: Outcome) -> None:
         patterns = self.work.get("artifacts") or []
@@ -394,6 +391,11 @@ class Execution:
             )
         )
 
+    def _circumstances(self) -> Json:
+        """What only the run itself knows of its circumstances."""
+        dirty = self._dirty.result() if self._dirty is not None and self._dirty.done() else None
+        return {"pid": self._pid, "trace_id": self.run.get("trace_id"), "git_dirty": dirty}
+
     def _output_record(self) -> Json:
         assert self.out is not None  # noqa: S101
         return {name: stream.record(self._host.store.root) for name, stream in self.out.streams.items()}
@@ -406,7 +408,7 @@ class Execution:
             "validation": outcome.issues,
             "warnings": self._warnings,
             "output_source": outcome.output_source,
-            "metadata": metadata(self.work, environment, self._started_at, time.time_ns() // 1000),
+            "metadata": metadata(self.work, environment, self._started_at, time.time_ns() // 1000) | self._circumstances(),
         }
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order

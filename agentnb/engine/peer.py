@@ -1,4 +1,4 @@
-"""The supervisor's end of the socket to its client: never blocks, keeps order, sees the client's end."""
+"""The supervisor's end of the socket to a client: never blocks, keeps order, sees the client's end."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import errno
 import marshal
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -279,6 +280,7 @@ def _fork_spawner(sock: socket.socket) -> int:
     try:
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_NOFILE, _NOFILE)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also while it starts; it ends when its socket is closed
         fd = sock.fileno()
         if fd == SOCKET_FD:
             os.set_inheritable(fd, True)  # noqa: FBT003 - positional only

@@ -55,6 +55,10 @@ class Queue:
         """Ids of the waiting runs."""
         return list(self._waiting)
 
+    def item(self, run_id: str) -> Waiting | None:
+        """The waiting run with this id."""
+        return self._waiting.get(run_id)
+
     def items(self) -> list[Waiting]:
         """The waiting runs."""
         return list(self._waiting.values())

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SOCKET_FD = 3
+LAST_TARGET = 9
 SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
 #: Python ignores these; a command expects the default.
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
@@ -141,20 +142,14 @@ class Spawner:
 
     def start(self, path: str, argv: tuple[str, ...], env: Mapping[str, str], fds: Sequence[int], targets: Sequence[int]) -> int:
         """Call posix_spawn; a text file without an interpreter line is given to sh, as execvp would."""
-        # A descriptor that already has a target's number would be overwritten before it is copied: move all out of the way.
-        high = [os.dup2(fd, 64 + n, inheritable=False) for n, fd in enumerate(fds)]
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, (0, 1, 2, *targets), strict=True)]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, (0, 1, 2, *targets), strict=True)]
         try:
             return os.posix_spawn(path, argv, env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
         except OSError as error:
             if error.errno != ENOEXEC:
                 raise
-            return os.posix_spawn(
-                "/bin/sh", ["sh", path, *argv[1:]], env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=()
-            )
-        finally:
-            for fd in high:
-                os.close(fd)
+            words = ("sh", path, *argv[1:])
+            return os.posix_spawn("/bin/sh", words, env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
 
     def signal(self, key: int, signo: int, tag: int) -> None:
         """Send `signo` to every live process of a run and say who they were."""
@@ -264,6 +259,9 @@ class Spawner:
     def serve(self) -> None:
         """Serve until the supervisor is gone, then end all that is left."""
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= LAST_TARGET:
+            pass  # a received descriptor must not have a number that a child's is to get: `start` would overwrite it
+        os.close(fd)
         _signal.signal(SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         poll = select.poll()

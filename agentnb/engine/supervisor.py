@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from agentnb import requests
+from agentnb.engine.checkout import Checkouts
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
+from agentnb.engine.peers import Peers
 from agentnb.engine.proc import children_of
 from agentnb.engine.process import Spawner, prepare_host
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.scheduler import Queue, Waiting
 from agentnb.engine.stop import Stop
 from agentnb.engine.watching import Watching
+from agentnb.engine.work import Work
 from agentnb.errors import StoreError
 from agentnb.events import (
     ArtifactSaved,
@@ -35,11 +38,14 @@ from agentnb.events import (
     StepFinished,
     StepStarted,
 )
+from agentnb.history.owners import door_path
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 
 #: When the client is gone its commands get this long between SIGTERM and SIGKILL.
 ORPHAN_GRACE_S = 0.5
+#: Requests that only the client which started the supervisor may make.
+_OWNERS_OWN = frozenset({"open_session", "end_session", "set_env", "launch", "report", "shutdown"})
 #: So many of the latest environments are kept, used or not.
 KEPT_ENVS = 16
 
@@ -66,8 +72,8 @@ class SessionHost:
         self.recorder.emit(event)
 
     def tell(self, message: Message) -> None:
-        """Send a signal to the client."""
-        self._supervisor.peer.send([message])
+        """Send a signal to the client that launched it."""
+        self._supervisor.peers.first.send([message])
 
     def spawner(self) -> Spawner:
         """The live spawner."""
@@ -80,6 +86,10 @@ class SessionHost:
     def output(self, run_id: str, stream: str, data: bytes) -> None:
         """A watched run printed something."""
         self._supervisor.watching.add(run_id, stream, data)
+
+    def git_dirty(self, work: Work) -> asyncio.Future[bool | None]:
+        """Whether the checkout that the work is done in differs from its commit; asked now, answered later."""
+        return self._supervisor.checkouts.dirty(work["cwd"], work["env_id"])
 
     # runs
 
@@ -114,9 +124,10 @@ class SessionHost:
 
     def stop(self, run_id: str, why: Stop) -> None:
         """End one run, waiting or live."""
-        if self.queue.drop(run_id) is not None:
+        if (item := self.queue.drop(run_id)) is not None:
             status = "cancelled" if why.status == "interrupted" else why.status
-            self.emit(RunFinished(run_id, status, error={"kind": why.kind, "message": why.message}))
+            detail: Json = {"metadata": {"trace_id": item.run.get("trace_id")}}
+            self.emit(RunFinished(run_id, status, error={"kind": why.kind, "message": why.message}, detail=detail))
             self._supervisor.forget(run_id)
             self._check_idle()
         elif (execution := self.live.get(run_id)) is not None:
@@ -145,6 +156,10 @@ class SessionHost:
                 callback()
 
 
+def _refuse(_: Peer, message: Message) -> None:
+    raise PermissionError(f"{message.type} is not for a client that did not start this supervisor")
+
+
 def _malformed(bad: Exception) -> Json:
     return {"kind": "invalid_config", "message": f"the request makes no sense to the supervisor ({type(bad).__name__}: {bad})"}
 
@@ -154,43 +169,47 @@ _DETAILS = (RunQueued, StepStarted, StepFinished, SessionStarted, SessionEnded, 
 
 
 class Supervisor:
-    """Serves one client over a socket until it goes away."""
+    """Serves the client that started it until that goes away, or, `detached`, until no run is left after that."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Make everything but the spawner; `serve` runs it."""
+    def __init__(self, sock: socket.socket, *, detached: bool = False) -> None:
+        """Make everything; `sock` leads to the client that started it. `serve` waits for the end."""
         self._loop = asyncio.get_running_loop()
         self._id = new_id()
-        self.peer = Peer(self._loop, sock, self._handle, self.stop)
+        self.detached = detached
+        self._of_run: dict[str, SessionHost] = {}
+        self._closing = False
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        greeting = Ready(requests.PROTOCOL_VERSION, os.getpid())
+        self.peers = Peers(self._loop, sock, greeting, self._handle, self._peer_gone)
         self.spawner = Spawner(self._loop, self._spawner_died)
+        self.checkouts = Checkouts(lambda: self.spawner)
         self.envs: dict[int, dict[str, str]] = {}
         self._envs_bound = 2 * KEPT_ENVS
-        self.watching = Watching(self._loop, self.peer)
+        self.watching = Watching(self._loop)
         self._recorders: dict[str, Recorder] = {}
         self._sessions: dict[str, SessionHost] = {}
-        self._of_run: dict[str, SessionHost] = {}
         self._refused: dict[str, str] = {}
-        self._closing = False
         self._client = -1
-        self._done: asyncio.Future[None] = self._loop.create_future()
         prepare_host()
-        self.peer.send([Ready(requests.PROTOCOL_VERSION, os.getpid())])
 
     async def serve(self) -> None:
-        """Serve until the client is gone or says so, then end what runs, write the last rows and stop."""
+        """Serve until it is time to stop, then end what runs, write the last rows and let go of the clients."""
         await self._done
-        why = Stop("interrupted", "interrupted", "the notebook's process ended", grace_s=ORPHAN_GRACE_S)
+        self.peers.shut()
+        message = "its supervisor was told to end" if self.detached else "the notebook's process ended"
+        why = Stop("interrupted", "interrupted", message, grace_s=ORPHAN_GRACE_S)
         for session in self._sessions.values():
             session.stop_all(why)
         waiting = [self._idle(session) for session in self._sessions.values()]
         if waiting:
             await asyncio.wait(waiting, timeout=10)
         for session in self._sessions.values():
-            if not session.ended:
+            if not session.ended and not self.detached:
                 session.emit(SessionEnded(session.id, "ended"))
         self.spawner.close()
         for recorder in self._recorders.values():
             recorder.close()
-        self.peer.close()
+        self.peers.close()
 
     def _idle(self, session: SessionHost) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -206,28 +225,44 @@ class Supervisor:
     def forget(self, run_id: str) -> None:
         """The run is over."""
         self._of_run.pop(run_id, None)
+        self._loop.call_soon(self._stop_if_unneeded)
+
+    def _peer_gone(self, peer: Peer) -> None:
+        self.watching.leave(peer)
+        if peer is self.peers.first and not self.detached:
+            self.stop()
+        self._stop_if_unneeded()
+
+    def _stop_if_unneeded(self) -> None:
+        """Others than the first client cannot launch: without it and without runs there is nothing to wait for."""
+        if self.detached and not self._of_run and not self.peers.first_is_here:
+            self.stop()
 
     # --- requests
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, peer: Peer, message: Message) -> None:
         handler = getattr(self, f"_on_{message.type}", None)
         if handler is None or self._closing:
             return
+        if peer is not self.peers.first and message.type in _OWNERS_OWN:
+            handler = _refuse
         try:
-            handler(message)
+            handler(peer, message)
         except Exception as bad:
             number = getattr(message, "request_id", None)
             if number is not None:
-                self.peer.send([Reply(number, error=_malformed(bad)["message"])])
+                peer.send([Reply(number, error=_malformed(bad)["message"])])
             raise  # the peer notes it
 
-    def _on_hello(self, message: requests.Hello) -> None:
+    def _on_hello(self, peer: Peer, message: requests.Hello) -> None:
         if message.version != requests.PROTOCOL_VERSION:
             sys.stderr.write(
-                f"the notebook's process speaks version {message.version} of agentnb's protocol, the supervisor {requests.PROTOCOL_VERSION}: "
+                f"a client speaks version {message.version} of agentnb's protocol, the supervisor {requests.PROTOCOL_VERSION}: "
                 "agentnb was changed under a running kernel; restart the kernel\n"
             )
-            self.stop()
+            self.peers.dismiss(peer)
+            return
+        if peer is not self.peers.first:
             return
         # A process that the client forked may hold a copy of its socket open: its own end tells the truth.
         with suppress(OSError):
@@ -238,9 +273,9 @@ class Supervisor:
         self._loop.remove_reader(self._client)
         os.close(self._client)
         self._client = -1
-        self.stop()
+        self.peers.dismiss(self.peers.first)
 
-    def _on_set_env(self, message: requests.SetEnv) -> None:
+    def _on_set_env(self, _: Peer, message: requests.SetEnv) -> None:
         self.envs[message.env_id] = message.env
         self.spawner.set_env(message.env_id, message.env)
         if len(self.envs) > self._envs_bound:
@@ -255,7 +290,7 @@ class Supervisor:
                 self.spawner.drop_env(env_id)
         self._envs_bound = 2 * len(self.envs) + KEPT_ENVS
 
-    def _on_open_session(self, message: requests.OpenSession) -> None:
+    def _on_open_session(self, _: Peer, message: requests.OpenSession) -> None:
         try:
             recorder = self._recorder(message.store)
         except (StoreError, OSError) as bad:
@@ -263,33 +298,35 @@ class Supervisor:
             return
         session = SessionHost(self, message.session, recorder, message.max_parallel)
         self._sessions[session.id] = session
-        session.emit(SessionStarted(message.session))
+        if not self.detached:  # else it is told of, and ended, by the supervisor that lives with the notebook
+            session.emit(SessionStarted(message.session))
 
     def _recorder(self, path: str) -> Recorder:
         if path not in self._recorders:
             store = Store.open(Path(path), owner=self._id)
             self._recorders[path] = Recorder(self._loop, store, self._publish)
+            self.peers.listen(door_path(store.root, self._id))
         return self._recorders[path]
 
-    def _on_launch(self, message: requests.Launch) -> None:
+    def _on_launch(self, peer: Peer, message: requests.Launch) -> None:
         session = self._sessions.get(message.run["session_id"])
         if session is None or session.ended:
             why = self._refused.get(message.run["session_id"], "the session has ended; start a new one with nb.Session(...)")
             error = {"kind": "startup_failed", "message": why}
-            self.peer.send([RunFinished(message.run["id"], "failed", error=error)])
+            peer.send([RunFinished(message.run["id"], "failed", error=error)])
             return
         self._of_run[message.run["id"]] = session
         session.launch(message.run, message.work)
 
-    def _on_cancel(self, message: requests.Cancel) -> None:
+    def _on_cancel(self, _: Peer, message: requests.Cancel) -> None:
         for run_id in message.run_ids:
             if (session := self._of_run.get(run_id)) is not None:
                 session.stop(run_id, Stop("cancelled", "cancelled", message.reason))
 
-    def _on_end_session(self, message: requests.EndSession) -> None:
+    def _on_end_session(self, peer: Peer, message: requests.EndSession) -> None:
         session = self._sessions.get(message.session_id)
         if session is None or session.ended:
-            self.peer.send([Reply(message.request_id)])
+            peer.send([Reply(message.request_id)])
             return
         session.ended = True
         if message.cancel:
@@ -297,37 +334,51 @@ class Supervisor:
 
         def finish() -> None:
             session.emit(SessionEnded(session.id, "cancelled" if message.cancel else "ended"))
-            self._loop.call_soon(self._end_reply, session, message.request_id)
+            self._loop.call_soon(self._end_reply, peer, session, message.request_id)
 
         session.when_idle(finish)
 
-    def _end_reply(self, session: SessionHost, request_id: int) -> None:
+    def _end_reply(self, peer: Peer, session: SessionHost, request_id: int) -> None:
         session.recorder.flush()
         self._sessions.pop(session.id, None)
-        self.peer.send([Reply(request_id, {"trouble": session.recorder.trouble})])
+        peer.send([Reply(request_id, {"trouble": session.recorder.trouble})])
 
-    def _on_send_input(self, message: requests.SendInput) -> None:
+    def _on_send_input(self, peer: Peer, message: requests.SendInput) -> None:
         execution = self._execution(message.run_id)
         written = execution.send(message.text, eof=message.eof) if execution else None
         if written is None:
-            self.peer.send([Reply(message.request_id, error="it is not running with an open stdin (launch it with stdin=True)")])
+            peer.send([Reply(message.request_id, error="it is not running with an open stdin (launch it with stdin=True)")])
             return
-        written.add_done_callback(lambda done: self.peer.send([Reply(message.request_id, error=done.result())]))
+        written.add_done_callback(lambda done: peer.send([Reply(message.request_id, error=done.result())]))
 
     def _execution(self, run_id: str) -> Execution | None:
         session = self._of_run.get(run_id)
         return session.live.get(run_id) if session else None
 
-    def _on_watch(self, message: requests.Watch) -> None:
+    def _on_attach(self, peer: Peer, message: requests.Attach) -> None:
+        session = self._of_run.get(message.run_id)
+        execution = self._execution(message.run_id)
+        waiting = session.queue.item(message.run_id) if session else None
+        if execution is not None:
+            started = execution.started_at
+            data: Json = {"status": "running" if started else "pending", "started_at": started, "attempt": execution.attempt}
+            peer.send([Reply(message.request_id, data | {"grace_s": execution.work["grace_s"]})])
+        elif waiting is not None:
+            data = {"status": "pending", "started_at": None, "attempt": 0, "grace_s": waiting.work["grace_s"]}
+            peer.send([Reply(message.request_id, data)])
+        else:
+            peer.send([Reply(message.request_id, error="it is not live here")])
+
+    def _on_watch(self, peer: Peer, message: requests.Watch) -> None:
         for run_id in message.run_ids:
             execution = self._execution(run_id)
             if message.on and run_id not in self._of_run:  # it is over
                 continue
-            self.watching.set(run_id, on=message.on, out=execution.out if execution else None)
+            self.watching.set(run_id, peer, on=message.on, out=execution.out if execution else None)
             if execution is not None:
-                execution.watched = message.on
+                execution.watched = self.watching.wants(run_id)
 
-    def _on_flush(self, message: requests.Flush) -> None:
+    def _on_flush(self, peer: Peer, message: requests.Flush) -> None:
         execution = self._execution(message.run_id)
         data: Json = {"finished": execution is None}
         error = None
@@ -337,18 +388,18 @@ class Supervisor:
             except OSError as bad:
                 error = f"its output cannot be written to disk: {bad.strerror}"
             data |= {name: stream.record(execution.store.root) for name, stream in execution.out.streams.items()}
-        self.peer.send([Reply(message.request_id, data, error)])
+        peer.send([Reply(message.request_id, data, error)])
 
-    def _on_report(self, message: requests.Report) -> None:
+    def _on_report(self, _: Peer, message: requests.Report) -> None:
         if (execution := self._execution(message.run_id)) is not None:
             execution.report(message.data)
 
-    def _on_ping(self, message: requests.Ping) -> None:
+    def _on_ping(self, peer: Peer, message: requests.Ping) -> None:
         for recorder in self._recorders.values():
             recorder.flush()
-        self.peer.send([Reply(message.request_id, message.data)])
+        peer.send([Reply(message.request_id, message.data)])
 
-    def _on_shutdown(self, _: requests.Shutdown) -> None:
+    def _on_shutdown(self, _: Peer, __: requests.Shutdown) -> None:
         self.stop()
 
     # --- events
@@ -356,7 +407,7 @@ class Supervisor:
     def _publish(self, batch: list[Message]) -> None:
         wanted = [event for event in batch if not isinstance(event, _DETAILS) or self._watched(event)]
         if wanted:
-            self.peer.send(wanted)
+            self.peers.send(wanted)
         for event in batch:
             if isinstance(event, RunFinished):
                 self.watching.drop(event.run_id)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections import deque
+from collections.abc import Sequence
 
 from agentnb.engine.capture import Output
 from agentnb.engine.peer import Peer
-from agentnb.events import OutputTail
+from agentnb.events import Message, OutputTail
 
 PERIOD_S = 0.1
 #: More than this of one run in one period is left out from the front; the log file has it all.
@@ -21,9 +22,10 @@ _MERGE = 4096
 class _Watched:
     """What a watched run printed since the last message."""
 
-    __slots__ = ("decoders", "pieces", "size", "skipped")
+    __slots__ = ("decoders", "peers", "pieces", "size", "skipped")
 
     def __init__(self) -> None:
+        self.peers: list[Peer] = []
         self.pieces: deque[tuple[str, bytes]] = deque()
         self.size = 0
         self.skipped = 0
@@ -61,12 +63,11 @@ class _Watched:
 
 
 class Watching:
-    """Which runs are watched, and what they printed."""
+    """Which runs are watched, by whom, and what they printed."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, peer: Peer) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nobody watches yet."""
         self._loop = loop
-        self._peer = peer
         self._runs: dict[str, _Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -74,16 +75,34 @@ class Watching:
         """Whether somebody watches this run."""
         return run_id in self._runs
 
-    def set(self, run_id: str, *, on: bool, out: Output | None) -> None:
-        """Start (with the tail so far) or stop watching."""
+    def set(self, run_id: str, peer: Peer, *, on: bool, out: Output | None) -> None:
+        """`peer` starts (with the tail so far) or stops watching."""
+        watched = self._runs.get(run_id)
         if not on:
-            self._runs.pop(run_id, None)
-        elif run_id not in self._runs:
-            watched = self._runs[run_id] = _Watched()
+            self._leave(run_id, peer)
+        elif watched is None or peer not in watched.peers:
+            missed = _Watched()
+            if watched is None:
+                watched = self._runs[run_id] = missed
+            elif message := watched.message(run_id):  # the others get it now: it is part of the newcomer's tail
+                _send(watched.peers, [message])
             for stream, data in out.tail.pieces() if out is not None else ():
-                watched.add(stream, data)
-            if message := watched.message(run_id):
-                self._peer.send([message])
+                missed.add(stream, data)
+            if message := missed.message(run_id):
+                peer.send([message])
+            watched.peers.append(peer)
+
+    def leave(self, peer: Peer) -> None:
+        """`peer` watches nothing any more."""
+        for run_id in list(self._runs):
+            self._leave(run_id, peer)
+
+    def _leave(self, run_id: str, peer: Peer) -> None:
+        watched = self._runs.get(run_id)
+        if watched is not None and peer in watched.peers:
+            watched.peers.remove(peer)
+            if not watched.peers:
+                del self._runs[run_id]
 
     def add(self, run_id: str, stream: str, data: bytes) -> None:
         """A run printed something."""
@@ -97,7 +116,7 @@ class Watching:
         """The run is over: send the rest, before its last events. `drop` follows these."""
         watched = self._runs.get(run_id)
         if watched is not None and (message := watched.message(run_id, last=True)) is not None:
-            self._peer.send([message])
+            _send(watched.peers, [message])
 
     def drop(self, run_id: str) -> None:
         """Nothing of this run follows."""
@@ -105,9 +124,18 @@ class Watching:
 
     def _tick(self) -> None:
         self._timer = None
-        if self._peer.backlog > MAX_BACKLOG:
-            self._timer = self._loop.call_later(PERIOD_S, self._tick)
-            return
-        messages = [message for run_id, watched in self._runs.items() if (message := watched.message(run_id)) is not None]
-        if messages:
-            self._peer.send(messages)
+        found: dict[Peer, list[Message]] = {}
+        for run_id, watched in self._runs.items():
+            ready = [peer for peer in watched.peers if peer.backlog <= MAX_BACKLOG]
+            if not ready and self._timer is None:  # nobody keeps up: it waits, and what is too much is left out
+                self._timer = self._loop.call_later(PERIOD_S, self._tick)
+            elif ready and (message := watched.message(run_id)) is not None:
+                for peer in ready:
+                    found.setdefault(peer, []).append(message)
+        for peer, messages in found.items():
+            peer.send(messages)
+
+
+def _send(peers: Sequence[Peer], messages: Sequence[Message]) -> None:
+    for peer in peers:
+        peer.send(messages)

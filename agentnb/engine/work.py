@@ -31,13 +31,14 @@ class CheckPlan(TypedDict, total=False):
 
 
 class HandlerPlan(TypedDict):
-    """A command that runs after the last attempt. `when`: on_success, on_failure or cleanup."""
+    """A command that runs after the last attempt. `condition`: see engine/condition.py."""
 
-    when: Literal["on_success", "on_failure", "cleanup"]
+    when: Literal["on_success", "on_failure", "rollback", "cleanup"]
     argv: list[str]
     display: str
     cwd: str
     env: dict[str, str]
+    condition: NotRequired[str]
 
 
 class Work(TypedDict):
@@ -48,6 +49,7 @@ class Work(TypedDict):
     `stdin`: text, None (empty) or True (open until told otherwise).
     `payload`: base64 of bytes that the child finds on the descriptor named by AGENTNB_PAYLOAD_FD.
     `channel`: the child gets a descriptor, AGENTNB_CHANNEL_FD, to write reports to, one JSON object a line (engine/reports.py).
+    `traceparent`: W3C trace context for the run's processes. `pid`: of the process that a hosted coroutine lives in.
     `group`: at most `group_parallel` runs of that group at once.
     `capture`: commands.Capture. `artifacts`: glob patterns below `cwd`.
     """
@@ -71,5 +73,7 @@ class Work(TypedDict):
     check: NotRequired[CheckPlan]
     handlers: NotRequired[list[HandlerPlan]]
     artifacts: NotRequired[list[str]]
+    traceparent: NotRequired[str]
+    pid: NotRequired[int]
     group: NotRequired[str]
     group_parallel: NotRequired[int]

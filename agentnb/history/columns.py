@@ -100,6 +100,7 @@ RUNS = Frame(
         Column("stderr_bytes", "r.stderr_bytes", COUNT, "size of its stderr", "bytes"),
         Column("parent_run_id", "r.parent_run_id", STRING, "the run that launched it"),
         Column("cache_key", "r.cache_key", STRING, "equal for runs of the same work"),
+        Column("trace_id", "r.trace_id", STRING, "its W3C trace id, which its processes find in TRACEPARENT"),
         Column("stdout", "r.id", STRING, "all of its stdout", full=True),
         Column("stderr", "r.id", STRING, "all of its stderr", full=True),
     ),

@@ -23,7 +23,7 @@ RUN_CHANGES = (
 )  # fmt: skip
 RUN_COLUMNS = (
     "id", "session_id", "group_id", "name", "target_kind", "target", "command", "runtime_kind", "created_at", "timeout_s",
-    "input", "params", "tags", "parent_run_id", "cache_key", "owner", "schema_version", *RUN_CHANGES,
+    "input", "params", "tags", "parent_run_id", "cache_key", "trace_id", "owner", "schema_version", *RUN_CHANGES,
 )  # fmt: skip
 STEP_CHANGES = (
     "status", "finished_at", "error_kind", "error", "exit_code", "usage", "cpu_s", "peak_memory_bytes",
@@ -36,7 +36,7 @@ ARTIFACT_COLUMNS = (
 SESSION_CHANGES = ("status", "ended_at")
 SESSION_COLUMNS = ("id", "name", "created_at", "tags", "owner", "schema_version", *SESSION_CHANGES)
 
-_COPIED_FROM_RUN = ("id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key")
+_COPIED_FROM_RUN = ("id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key", "trace_id")
 _USAGE = ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")
 _STREAMS = ("stdout", "stderr")
 _AS_COLUMNS = {"at", "run_id", "step_id", "session_id"}

@@ -46,7 +46,10 @@ _INITIAL = (
 )
 
 #: Append only: a name that was released once keeps its statements for ever.
-MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (("0001_initial", _INITIAL),)
+MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("0001_initial", _INITIAL),
+    ("0002_trace_id", ("ALTER TABLE runs ADD COLUMN trace_id TEXT",)),
+)
 
 _RECORD = "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied_at INTEGER NOT NULL)"
 

@@ -19,6 +19,11 @@ def is_owner(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and not name.startswith(".")
 
 
+def door_path(root: Path, owner: str) -> Path:
+    """Where the supervisor that is `owner` of the store at `root` listens for other processes."""
+    return root / "owners" / f"{owner}.sock"
+
+
 class OwnerLock:
     """The exclusive lock on ``owners/<owner>.lock``, held while the file is open (and not inherited by a child that execs)."""
 
@@ -47,8 +52,9 @@ class OwnerLock:
             os.close(descriptor)  # whoever held it last removed the file between our open and our lock: take the new one
 
     def remove(self) -> None:
-        """Delete the file, then free the lock."""
+        """Delete the file, and the socket beside it, then free the lock."""
         if self._descriptor >= 0:
+            self.path.with_suffix(".sock").unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
         self.close()
 

@@ -124,6 +124,16 @@ def read_output(root: Path, run_id: str, stream: Literal["stdout", "stderr"]) ->
     return output_bytes(root, *row) if row else b""
 
 
+def read_logs(root: Path, run_id: str) -> dict[str, Record]:
+    """Where a finished run's streams are, by name: {"size": bytes, "text": str | None, "path": str | None}, as in events.RunFinished."""
+    with reading(root) as db:
+        rows = db.execute("SELECT stream, size, inline, path FROM logs WHERE run_id = ?", (run_id,)).fetchall()
+    return {
+        str(stream): {"size": size, "text": inline.decode("utf-8", "replace") if isinstance(inline, bytes) else inline, "path": path}
+        for stream, size, inline, path in rows
+    }
+
+
 def output_bytes(root: Path, inline: str | bytes | None, path: str | None) -> bytes:
     """The bytes that a row of the logs table stands for. Raises StoreError as `read_output` does."""
     if inline is not None:

@@ -47,8 +47,8 @@ def _records(frame: Any) -> list[dict[Any, Any]]:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ConfigError(f"map: the DataFrame has more than one column {twice!r}; rename one of them")
-    records: list[dict[Any, Any]] = frame.to_dict("records")
-    return records
+    names = list(frame.columns)
+    return [dict(zip(names, row, strict=True)) for row in frame.itertuples(index=False, name=None)]
 
 
 def _point(number: int, row: Any, reserved: Collection[str]) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class RunHandle:
         return self._run.name
 
     @property
+    def trace_id(self) -> str | None:
+        """The W3C trace id, 32 hexadecimal digits, under which its processes (TRACEPARENT) and its span can be found."""
+        return self._run.trace_id
+
+    @property
     def status(self) -> RunStatus:
         """Where it stands."""
         return self._run.status
@@ -66,7 +71,7 @@ class RunHandle:
         """The outcome; None until the run has ended."""
         final = self._run.final
         if self._result is None and final is not None:
-            self._result = make_result(final, name=self.name, spec=self.spec, root=self._root)
+            self._result = make_result(final, name=self.name, spec=self.spec, root=self._root, trace_id=self.trace_id)
         return self._result
 
     @property

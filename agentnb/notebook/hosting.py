@@ -37,6 +37,10 @@ class Hosted:
         self._task: asyncio.Task[None] | None = None
         self._attempt = 0
 
+    def prepare(self, call: Callable[[], object]) -> None:
+        """Call `call` in the context that its attempts will run in."""
+        self._context.run(call)
+
     def start(self, attempt: int) -> None:
         """Begin an attempt."""
         loops.agents_loop().call_soon(self._start, attempt)

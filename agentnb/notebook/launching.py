@@ -16,28 +16,31 @@ from agentnb.agents.python import host
 from agentnb.commands import AnySpec, ExecutionConfig, Python
 from agentnb.engine.client import Client
 from agentnb.errors import ConfigError, StoreError
-from agentnb.events import Json, now_us
+from agentnb.events import Json, RunFinished, now_us
 from agentnb.history.store import DATABASE, Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
 from agentnb.notebook.handles import RunHandle
 from agentnb.notebook.hosting import Make, current_run
 from agentnb.notebook.live import LiveRun
+from agentnb.notebook.remote import RemoteRun
+from agentnb.notebook.tracing import trace_of
 
 _SETTLE_S = 10.0
 _NAME_CHARS = 60
 _SPACE = re.compile(r"\s+")
 _lock = threading.Lock()
-_shared: Client | None = None
+#: This process's supervisors: the one that ends with it, and (True) the detached one.
+_shared: dict[bool, Client] = {}
 
 
-def connect() -> Client:
-    """This process's supervisor; a new one when there is none or it died. Raises RuntimeUnavailable."""
-    global _shared  # noqa: PLW0603 - the one supervisor of this process, under its lock
+def connect(*, detached: bool = False) -> Client:
+    """This process's supervisor, or its detached one; a new one when there is none or it died. Raises RuntimeUnavailable."""
     with _lock:
-        if _shared is None or not _shared.alive or _shared.owner_pid != os.getpid() or _shared.process.poll() is not None:
-            _shared = Client(loops.engine_loop().loop)
-        return _shared
+        client = _shared.get(detached)
+        if client is None or not client.usable:
+            client = _shared[detached] = Client(loops.engine_loop().loop, detached=detached)
+        return client
 
 
 def settle(root: Path) -> None:
@@ -49,18 +52,19 @@ def settle(root: Path) -> None:
 
 
 def _flush() -> None:
-    client = _shared
-    if client is not None and client.alive and client.owner_pid == os.getpid() and not loops.on_loop_thread():
-        try:
-            client.request(requests.Ping).result(_SETTLE_S)
-        except (RuntimeError, TimeoutError):  # it died: what is in the history is all there is
-            return
+    if loops.on_loop_thread():
+        return
+    for client in list(_shared.values()):
+        if client.alive and client.owner_pid == os.getpid():
+            with suppress(RuntimeError, TimeoutError):  # it died: what is in the history is all there is
+                client.request(requests.Ping).result(_SETTLE_S)
 
 
 def _forget() -> None:
-    """In a forked copy of the process: the supervisor is the parent's."""
-    global _lock, _shared  # the lock may be held by a thread that was not copied
-    _lock, _shared = threading.Lock(), None
+    """In a forked copy of the process: the supervisors are the parent's."""
+    global _lock  # noqa: PLW0603 - it may be held by a thread that was not copied
+    _lock = threading.Lock()
+    _shared.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -79,9 +83,14 @@ class Batch:
         defaults: ExecutionConfig,
         tags: Mapping[str, str],
         group: Mapping[str, Any] | None = None,
+        detach: bool = False,
     ) -> None:
-        """`config`: given at the launch; `defaults`: the session's. `group`: the keys `group` and `group_parallel` of a Work."""
+        """`config`: given at the launch; `defaults`: the session's. `group`: the keys `group` and `group_parallel` of a Work.
+
+        `detach`: the runs outlive this process; `client` leads to its detached supervisor then.
+        """
         self._client = client
+        self._detach = detach
         self._store = store
         self._session_id = session_id
         self._config = config
@@ -115,14 +124,29 @@ class Batch:
             "tags": self._tags,
             "parent_run_id": self._parent,
         }
+        if self._detach:
+            _check_detached(work["kind"])
+            run["detached"] = True
+        kind = RemoteRun if self._detach else LiveRun
         hosted = _maker(spec, run) if work["kind"] == "hosted" and isinstance(spec, Python) else None
-        live = LiveRun(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
+        live = kind(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
         self._listeners.append(live)
         self._handles.append(RunHandle(live, self._store, run))
+        if hosted is not None:
+            work["pid"] = os.getpid()
         self._launches.append(requests.Launch(run, work | self._group))
+
+    def _trace(self) -> None:
+        """Give each run its place in a trace, and, where there is a tracer, its span as an observer."""
+        for launch, live in zip(self._launches, self._listeners, strict=True):
+            trace = trace_of(launch.run)
+            launch.run["trace_id"], launch.work["traceparent"] = trace.trace_id, trace.parent
+            if trace.span is not None:
+                live.observe(trace.span, trace.span.activate)
 
     def send(self) -> list[RunHandle]:
         """Launch them all, in one message; returns at once. Raises ConfigError when an option is no JSON data."""
+        self._trace()
         for live in self._listeners:
             self._client.listen(live.id, live)
         try:
@@ -130,12 +154,18 @@ class Batch:
         except (TypeError, ValueError) as bad:
             for live in self._listeners:
                 self._client.ignore(live.id)
+                live.on_event(RunFinished(live.id, "failed", error={"kind": "invalid_config", "message": str(bad)}))
             raise ConfigError(f"launch: an option or parameter is no JSON data: {bad}") from None
         if not self._client.alive:  # it died at this moment, and may not have told these
             for live in self._listeners:
                 if not live.done:
                     live.on_lost("the supervisor process ended while the run was launched; launch it again")
         return self._handles
+
+
+def _check_detached(kind: str) -> None:
+    if kind == "hosted":
+        raise ConfigError("detach: an `async def` agent lives in the notebook's process and ends with it; write it as `def`")
 
 
 def _maker(spec: Python, run: Json) -> Make:

@@ -38,11 +38,16 @@ _versions = itertools.count(1)
 
 
 class LiveRun:
-    """One run's state. `ended` is resolved at its end; `version` rises with each change; `final` is its last event."""
+    """One run's state. `ended` is resolved at its end; `version` rises with each change; `final` is its last event.
+
+    `detached`: its supervisor goes on without this process.
+    """
+
+    detached = False
 
     __slots__ = (
-        "_attempt", "_cancelling", "_final_tail", "_hosted", "_run", "_started", "_tail", "_tail_chars", "_usage", "client", "ended",
-        "final", "grace_s", "id", "name", "output", "status", "tail_seq", "version",
+        "_attempt", "_cancelling", "_final_tail", "_hosted", "_observer", "_run", "_started", "_tail", "_tail_chars", "_usage", "client",
+        "ended", "final", "grace_s", "id", "name", "output", "status", "tail_seq", "version",
     )  # fmt: skip
 
     def __init__(self, client: Client, root: Path, run: Json, *, grace_s: float, hosted: Make | None = None) -> None:
@@ -61,6 +66,7 @@ class LiveRun:
         self._hosted: Hosted | None = None
         if hosted is not None:
             self._hosted = Hosted(self.id, self.name, hosted, lambda report: client.send([requests.Report(run["id"], report)]))
+        self._observer: Callable[[Message], None] | None = None
         self._started: int | None = None
         self._attempt = 0
         self._cancelling = False
@@ -68,6 +74,16 @@ class LiveRun:
         self._tail: deque[Segment] = deque()
         self._tail_chars = 0
         self._final_tail: tuple[Segment, ...] | None = None
+
+    @property
+    def launched(self) -> Json:
+        """The run as in requests.Launch."""
+        return self._run
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace it belongs to."""
+        return self._run.get("trace_id")
 
     @property
     def done(self) -> bool:
@@ -91,6 +107,12 @@ class LiveRun:
         self._cancelling = True
         self.version = next(_versions)
 
+    def observe(self, observer: Callable[[Message], None], prepare: Callable[[], object]) -> None:
+        """Tell `observer` of every event before anybody else hears of it; `prepare` is called in the context of a hosted coroutine."""
+        self._observer = observer
+        if self._hosted is not None:
+            self._hosted.prepare(prepare)
+
     def watch(self, *, on: bool) -> None:
         """Ask the engine for live output, or no longer."""
         if not self.done:
@@ -104,6 +126,13 @@ class LiveRun:
 
     def on_event(self, event: Message) -> None:
         """The engine says something about this run."""
+        try:
+            if self._observer is not None:
+                self._observer(event)
+        finally:  # an observer that fails holds up nothing
+            self._take(event)
+
+    def _take(self, event: Message) -> None:
         match event:
             case RunFinished():
                 self._finish(event)

@@ -8,18 +8,17 @@ from difflib import get_close_matches
 from typing import Any
 
 from agentnb.agents.jsonable import jsonable
-from agentnb.commands import ExecutionConfig, Shell
+from agentnb.commands import ExecutionConfig
 from agentnb.errors import ConfigError
 
-_RECORD = ("name", "params", "tags")
-_HANDLERS = ("on_success", "on_failure", "cleanup")
+_RECORD = ("name", "params", "tags", "detach")
 
 #: What people may look for here, and how to do it with this version.
 _ELSEWHERE = {
     "runtime": "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command",
     "workspace": "make the copy or the git worktree first and give its folder as working_dir",
     "reuse": "every launch runs; look in runs_df() for a completed run with the same params before launching",
-    "detach": "runs end with the notebook's process; what shall outlive it has to be started outside of agentnb",
+    "detach": "it belongs to a launch: session.shell(..., detach=True)",
     "budget_usd": "costs are recorded, not bounded; watch cost_usd in runs_df(), or give a timeout",
     "budget_tokens": "tokens are recorded, not bounded; watch output_tokens in runs_df(), or give max_tokens to a local model",
     "on_interrupt": "it belongs to wait(): run.wait(on_interrupt='detach')",
@@ -32,11 +31,12 @@ _ELSEWHERE = {
 
 @dataclass(slots=True)
 class LaunchOptions:
-    """What is kept with the run."""
+    """What is kept with the run, and whether it outlives this process."""
 
     name: str | None = None
     params: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    detach: bool = False
 
 
 def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[LaunchOptions, ExecutionConfig]:
@@ -46,12 +46,9 @@ def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[Launc
     """
     check_names("launch", options, [*_RECORD, *ExecutionConfig.model_fields], also)
     config = {name: value for name, value in options.items() if name not in _RECORD}
-    for name in _HANDLERS:
-        if isinstance(config.get(name), str):
-            config[name] = Shell(config[name])
-    return LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags"))), ExecutionConfig(
-        **config
-    )
+    given = LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags")))
+    given.detach = _flag("detach", options.get("detach", False))
+    return given, ExecutionConfig(**config)
 
 
 def session_defaults(options: Mapping[str, Any]) -> ExecutionConfig:
@@ -76,6 +73,12 @@ def check_names(what: str, options: Collection[str], known: list[str], also: Col
 def _name(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not value.strip()):
         raise ConfigError(f"name: {value!r} must be a text with something in it")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: {value!r} must be True or False")
     return value
 
 

@@ -30,8 +30,8 @@ class KeptOutput:
         return kept_bytes(self._root, self._streams[stream])
 
 
-def make_result(final: RunFinished, *, name: str, spec: Json, root: Path) -> CommandResult:
-    """The result that `final` amounts to."""
+def make_result(final: RunFinished, *, name: str, spec: Json, root: Path, trace_id: str | None = None) -> CommandResult:
+    """The result that `final` amounts to; `trace_id`: of the run, also where its supervisor could not say it any more."""
     detail, error, status = final.detail, final.error, RunStatus(final.status)
     kind = ErrorKind(error["kind"]) if error else None
     over = kind is ErrorKind.RESOURCE_LIMIT_EXCEEDED
@@ -53,7 +53,7 @@ def make_result(final: RunFinished, *, name: str, spec: Json, root: Path) -> Com
         signal=final.signal,
         error=CommandError(**error) if error else None,
         validation=detail.get("validation") or (),
-        metadata=ExecutionMetadata(**_stamps(detail.get("metadata") or {})),
+        metadata=ExecutionMetadata(**_stamps({"trace_id": trace_id} | (detail.get("metadata") or {}))),
         warnings=detail.get("warnings") or (),
         attempts=final.attempts,
     ).reading(KeptOutput(root, final))

@@ -68,6 +68,7 @@ class Session:
         self._runs: list[RunHandle] = []
         self._live: list[LiveRun] = []
         self._engine: Client | None = None
+        self._detached: Client | None = None
         self._created = now_us()
         self._pid = os.getpid()
         self._ended: list[Callable[[], None]] = []
@@ -114,7 +115,10 @@ class Session:
 
         Options: `name`; `params` (a mapping: fills the target's templates and is kept with the run); `tags`; and how to run:
         `timeout`, `env`, `working_dir`, `capture`, `stdin`, `retry`, `limits`, `validation`, `grace`, `artifacts`, `on_success`,
-        `on_failure`, `cleanup` (see ExecutionConfig). Raises ConfigError before anything is started.
+        `on_failure`, `rollback`, `cleanup` (see ExecutionConfig). Raises ConfigError before anything is started.
+
+        ``detach=True``: the run outlives this process and the session, under a supervisor of its own (which has the session's
+        `max_parallel` for detached runs alone); ``nb.attach(run_id)`` shows it again in any process. Not for ``async def`` agents.
         """
         return self._launch(_spec_of(target), *self._options(options))
 
@@ -165,8 +169,10 @@ class Session:
 
     def _batch(self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None) -> Batch:
         client = self._connect()
+        if given.detach:
+            client = self._connect_detached()
         tags = self.tags | given.tags
-        return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group)
+        return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group, detach=given.detach)
 
     def _send(self, batch: Batch) -> list[RunHandle]:
         handles = batch.send()
@@ -181,9 +187,20 @@ class Session:
         client = connect()
         if self._engine is not client:
             self._engine = client
-            session: Json = {"id": self.id, "name": self.name, "status": "active", "created_at": self._created, "ended_at": None}
-            client.send([requests.OpenSession(session | {"tags": self.tags}, str(self.store), self.max_parallel)])
+            self._open(client)
         return client
+
+    def _connect_detached(self) -> Client:
+        """The detached supervisor of this process, which knows this session, too."""
+        client = connect(detached=True)
+        if self._detached is not client:
+            self._detached = client
+            self._open(client)
+        return client
+
+    def _open(self, client: Client) -> None:
+        session: Json = {"id": self.id, "name": self.name, "status": "active", "created_at": self._created, "ended_at": None}
+        client.send([requests.OpenSession(session | {"tags": self.tags}, str(self.store), self.max_parallel)])
 
     # --- waiting and ending
 
@@ -193,8 +210,8 @@ class Session:
         return list(self._runs)
 
     def wait(self, timeout: Timeout = None, *, on_interrupt: OnInterrupt = "cancel") -> Session:
-        """Block until all its runs have ended; timeout and interrupts as in RunHandle.wait, for all of them."""
-        wait_all(self._live, timeout, on_interrupt)
+        """Block until all its runs but detached ones have ended; timeout and interrupts as in RunHandle.wait, for all of them."""
+        wait_all(self._bound(), timeout, on_interrupt)
         return self
 
     def __await__(self) -> Any:
@@ -202,18 +219,22 @@ class Session:
         return self._wait_async().__await__()
 
     async def _wait_async(self) -> Session:
-        await await_all(self._live)
+        await await_all(self._bound())
         return self
 
+    def _bound(self) -> list[LiveRun]:
+        """Its runs that end with this process."""
+        return [run for run in self._live if not run.detached]
+
     def cancel(self, reason: str = "the session was cancelled") -> None:
-        """Ask for the end of all its runs, waiting and live; returns at once. The session goes on."""
+        """Ask for the end of all its runs, waiting, live and detached; returns at once. The session goes on."""
         cancel_all(self._live, reason)
 
     def end(self, *, cancel: bool = False, reason: str = "the session ended") -> None:
         """Refuse new runs, wait for the live ones (or, with `cancel`, cancel them first), and close the session's record.
 
-        Ending twice is fine. An interrupt cancels what is left, waits for its end and is raised again. Raises StoreError if its
-        history could not be written.
+        Detached runs are left alone. Ending twice is fine. An interrupt cancels what is left, waits for its end and is raised again.
+        Raises StoreError if its history could not be written.
         """
         loops.refuse_to_block("end()")
         if self.status is not SessionStatus.ACTIVE:
@@ -236,8 +257,8 @@ class Session:
         try:
             reply = done.result()
         except KeyboardInterrupt:
-            cancel_all(self._live, "interrupted by the user")
-            concurrent.futures.wait([done], patience([run for run in self._live if not run.done]))
+            cancel_all(self._bound(), "interrupted by the user")
+            concurrent.futures.wait([done], patience([run for run in self._bound() if not run.done]))
             raise
         except RuntimeError:  # the supervisor died: its successor sees to the record
             return None
@@ -295,7 +316,7 @@ class Session:
 
     def _when_done(self, callback: Callable[[], None]) -> None:
         if self.status is not SessionStatus.ACTIVE:
-            call_after_all(self._live, callback)
+            call_after_all(self._bound(), callback)
         else:
             self._ended.append(callback)
 

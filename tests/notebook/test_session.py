@@ -312,7 +312,7 @@ def test_a_session_goes_on_after_its_supervisor_was_killed_and_the_history_tells
 
 
 def test_a_wait_and_an_await_end_when_the_supervisor_dies(session) -> None:
-    async def main() -> nb.CommandResult:
+    async def main():
         threading.Timer(0.1, session._engine.process.kill).start()
         return await run
 
@@ -501,7 +501,7 @@ WRONG = {
     "runtime": (lambda s: s.shell("ls", runtime="docker"), "'runtime' in this version"),
     "workspace": (lambda s: s.shell("ls", workspace="."), "'workspace' in this version.*working_dir"),
     "reuse": (lambda s: s.shell("ls", reuse=True), "'reuse' in this version"),
-    "detach": (lambda s: s.shell("ls", detach=True), "'detach' in this version"),
+    "detach": (lambda s: s.shell("ls", detach="yes"), "True or False"),
     "cwd": (lambda s: s.shell("ls", cwd="/"), "working_dir"),
     "empty": (lambda s: s.shell("  "), "is empty"),
     "nul": (lambda s: s.shell("echo \0"), "NUL"),

@@ -1,0 +1,78 @@
+"""What can run on this machine, and what can be bounded and measured here: only what is true, with the reason where it is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+from agentnb._version import __version__
+from agentnb.agents import model_file
+from agentnb.engine.cgroups import backend
+from agentnb.engine.limits import means
+from agentnb.states import RuntimeKind, TargetKind
+
+_OTHER_SYSTEM = "agentnb runs commands on Linux only so far; use a Linux machine, WSL or a container"
+
+
+def capabilities() -> dict[str, Any]:
+    """What this machine can do, as plain data.
+
+    `targets`: for each kind of target {"available", "why_not"}. `limits`: for each field of nb.Limits {"enforced", "by", "precision",
+    "why_not"}. `usage`: for each figure of a result's `usage` {"measured", "by"}. `runtimes`: where runs can be. `platform`: facts.
+    """
+    linux = sys.platform.startswith("linux")
+    return {
+        "agentnb": __version__,
+        "targets": {kind.value: _target(kind) for kind in TargetKind},
+        "limits": {
+            name: {"enforced": linux and bool(how.by), "by": how.by, "precision": how.precision, "why_not": how.why_not}
+            for name, how in (means() if linux else {}).items()
+        },
+        "usage": _usage() if linux else {},
+        "runtimes": [RuntimeKind.LOCAL.value] if linux else [],
+        "platform": _platform(),
+    }
+
+
+def supports(kind: str) -> bool:
+    """Whether targets of this kind ("shell", "local_model" ...) can run on this machine; False for a kind that is not known."""
+    return kind in set(TargetKind) and not _why_not(TargetKind(kind))
+
+
+def _target(kind: TargetKind) -> dict[str, Any]:
+    why_not = _why_not(kind)
+    return {"available": not why_not, "why_not": why_not}
+
+
+def _why_not(kind: TargetKind) -> str:
+    if not sys.platform.startswith("linux"):
+        return _OTHER_SYSTEM
+    return (model_file.missing() or "") if kind is TargetKind.LOCAL_MODEL else ""
+
+
+def _usage() -> dict[str, dict[str, Any]]:
+    disk = os.access("/proc/self/io", os.R_OK)
+    measured = {
+        "wall_time": "monotonic clock of the supervisor",
+        "cpu_time": "wait4, the whole tree",
+        "peak_memory_bytes": "wait4 of the largest process, or the sum of the tree, sampled ten times a second, if that is more",
+        "disk_read_bytes": "/proc/PID/io at the end of each process" if disk else "",
+        "disk_write_bytes": "/proc/PID/io at the end of each process" if disk else "",
+        "processes": "seen in samples or reaped",
+        "network_bytes": "",
+    }
+    return {name: {"measured": bool(by), "by": by} for name, by in measured.items()}
+
+
+def _platform() -> dict[str, Any]:
+    group = backend()
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "cgroup": {"by": group.name, "version": group.version, "why_not": group.why_not},
+    }

@@ -1,0 +1,80 @@
+"""Whether the checkout that a run works in differs from its commit: git is asked beside the run, never before it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agentnb.engine.attempt import Attempt, Plan
+from agentnb.engine.capture import Output
+from agentnb.engine.process import Spawner, SpawnerDied
+
+#: git gets this long; a repository that needs more is not asked again for `SLOW_S`.
+TIMEOUT_S = 2.0
+SLOW_S = 60.0
+#: An answer is good for this long: a grid of short runs asks often.
+FRESH_S = 1.0
+_MANY = 1000
+#: It stops at the first difference and says nothing, its exit code does. No monitor, hook or diff program is started.
+_DIFF = ("diff", "--quiet", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-renames", "HEAD", "--")
+_OPTIONS = ("--no-optional-locks", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+#: The folder decides, whatever GIT_DIR says; naming the repository instead would switch off git's check of who owns it.
+_ENV_WITHOUT = ("env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE", "-u", "GIT_COMMON_DIR")
+_ENV = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
+
+
+class Checkouts:
+    """Asks git about folders: one process for each folder and second, in the spawner's care, so that none is left behind."""
+
+    def __init__(self, spawner: Callable[[], Spawner]) -> None:
+        """`spawner` gives the live one."""
+        self._spawner = spawner
+        self._asked: dict[str, tuple[float, asyncio.Future[bool | None]]] = {}
+
+    def dirty(self, folder: str, env_id: int) -> asyncio.Future[bool | None]:
+        """Whether files that git tracks differ from the commit, in the repository around `folder`; asked now, answered later.
+
+        None: no repository, no commit, no git, or no answer within `TIMEOUT_S`. git is looked for in environment number `env_id`.
+        """
+        now = time.monotonic()
+        known = self._asked.get(folder)
+        if known is not None and known[0] > now:
+            return known[1]
+        if len(self._asked) > _MANY:
+            self._asked = {name: item for name, item in self._asked.items() if item[0] > now}
+        task = asyncio.get_running_loop().create_task(self._ask(folder, env_id))
+        self._asked[folder] = (now + FRESH_S, task)
+        return task
+
+    async def _ask(self, folder: str, env_id: int) -> bool | None:
+        root = _root(folder)
+        if root is None:
+            return None
+        plan = Plan([*_ENV_WITHOUT, "git", *_OPTIONS, *_DIFF], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
+        try:
+            attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
+            ended = await attempt.run()
+        except (SpawnerDied, OSError):
+            return None
+        if ended.stop is not None:
+            self._asked[folder] = (time.monotonic() + SLOW_S, self._asked[folder][1])
+        if ended.exit is None or ended.stop is not None:
+            return None
+        return {0: False, 1: True}.get(ended.exit.exit_code if ended.exit.exit_code is not None else -1)
+
+
+def _ignore(_: object) -> None:
+    """Nobody wants to know."""
+
+
+def _root(folder: str) -> str | None:
+    """The folder of the checkout around `folder`."""
+    while not os.path.exists(os.path.join(folder, ".git")):  # noqa: PTH110, PTH118
+        parent = os.path.dirname(folder)  # noqa: PTH120
+        if parent == folder:
+            return None
+        folder = parent
+    return folder

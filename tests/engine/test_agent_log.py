@@ -1,0 +1,197 @@
+"""What agents report of themselves becomes steps, artifacts, usage and a result; nonsense becomes a warning."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentnb.engine.agent_log import AgentLog
+from agentnb.engine.outcome import Outcome
+from tests.engine.driver import Engine, lives, wait_until
+
+
+def test_steps_output_usage_result_and_artifacts(engine: Engine) -> None:
+    run = engine.agent(
+        "say({'t':'log','text':'thinking'})\nsay({'t':'output','stream':'stderr','text':'hm'})\n"
+        "say({'t':'step','id':'1','name':'turn','kind':'turn','status':'running','input':{'q':1}})\n"
+        "say({'t':'step','id':'2','parent':'1','name':'grep','kind':'tool','status':'running'})\n"
+        "say({'t':'step','id':'2','status':'failed','error':'no match'})\n"
+        "say({'t':'step','id':'1','status':'completed','output':'a','tokens':{'input':3,'output':4},'cost_usd':0.5})\n"
+        "say({'t':'step','id':'3','name':'left open','status':'running'})\n"
+        "say({'t':'usage','input_tokens':10,'output_tokens':20,'cost_usd':0.25})\n"
+        "open('file.txt','w').write('from a file')\nsay({'t':'artifact','name':'f','path':'file.txt'})\n"
+        "say({'t':'artifact','name':'b.json','data':'e30='})\nsay({'t':'result','output':{'answer':42}})\n"
+    )
+    end = run.wait()
+    assert (end.status, end.output, end.detail["output_source"], end.detail["warnings"]) == ("completed", {"answer": 42}, "returned", [])
+    assert (run.stdout(), run.stderr()) == (b"thinking\n", b"hm")
+    assert engine.steps(run.id) == [
+        ("attempt", "attempt 1", "completed"),
+        ("turn", "turn", "completed"),
+        ("tool", "grep", "failed"),
+        ("tool", "left open", "completed"),
+    ]
+    rows = engine.rows("SELECT id, parent_id, input_tokens, cost_usd FROM steps WHERE run_id = ? ORDER BY created_at, id", run.id)
+    assert [row[1] for row in rows] == [None, rows[0][0], rows[1][0], rows[0][0]]
+    assert (rows[0][2:], rows[1][2:]) == ((10, 0.25), (3, 0.5))
+    assert engine.rows("SELECT input_tokens, output_tokens, cost_usd FROM runs WHERE id = ?", run.id) == [(10, 20, 0.25)]
+    found = engine.rows("SELECT name, size, content_type, location FROM artifacts WHERE source_run = ? ORDER BY name", run.id)
+    assert [row[:3] for row in found] == [("b.json", 2, "application/json"), ("f", 11, "application/octet-stream")]
+    assert (engine.store / json.loads(found[1][3])["path"]).read_text() == "from a file"
+
+
+def test_an_error_fails_the_run_although_the_process_exits_well(engine: Engine) -> None:
+    end = engine.agent("say({'t':'error','kind':'rate_limited','message':'slow down','details':{'traceback':'...'}})").wait()
+    assert (end.status, end.error) == ("failed", {"kind": "rate_limited", "message": "slow down", "details": {"traceback": "..."}})
+    end = engine.agent("say({'t':'error','kind':'made up','message':'x'})").wait()
+    assert end.error == {"kind": "execution_failed", "message": "x"}
+
+
+def test_a_timeout_is_no_error_of_the_agent(engine: Engine) -> None:
+    end = engine.agent("say({'t':'error','message':'x'})\ntime.sleep(1000)", timeout_s=0.4, grace_s=0.2).wait()
+    assert end.status == "timeout"
+
+
+def test_an_artifact_that_is_not_there_fails_the_run(engine: Engine) -> None:
+    end = engine.agent("say({'t':'artifact','name':'x','path':'nothing.txt'})").wait()
+    assert (end.status, end.error and end.error["kind"]) == ("failed", "artifact_error")
+    end = engine.agent("os.mkfifo('pipe')\nsay({'t':'artifact','name':'x','path':'pipe'})").wait(10)
+    assert (end.status, end.error and end.error["kind"]) == ("failed", "artifact_error")
+    end = engine.agent("say({'t':'artifact','name':'x','path':'a\\0b'})").wait(10)
+    assert (end.status, end.error and end.error["kind"]) == ("failed", "artifact_error")
+
+
+def test_garbage_on_the_channel_is_a_warning(engine: Engine) -> None:
+    run = engine.agent(
+        "os.write(fd, b'garbage\\n\\xff\\xfe\\n[]\\n{\"t\": 1}\\n')\nos.write(fd, b'[' * 50000 + b'\\n')\n"
+        "for data in ({'t':'what'},{'t':'step'},{'t':'step','id':'1','status':'up'},{'t':'step','id':'9','status':'completed'},"
+        "{'t':'step','id':'1','status':'running','kind':'odd'},{'t':'step','id':[],'status':[]},{'t':'artifact'},{'t':'artifact','name':'x','data':'!'},"
+        "{'t':'usage','input_tokens':float('nan'),'output_tokens':-1,'cost_usd':float('inf'),'tokens_per_s':'x'},{'t':'usage','input_tokens':10**400},"
+        "{'t':'error','kind':[]},{'t':'log'},{'t':'begin'},{'t':'__init__'}): say(data)\n"
+        "say({'t':'log','text':'\\ud800'})\nsay({'t':'result','output':'fine'})\nos.write(fd, b'no newline at the end')"
+    )
+    end = run.wait()
+    assert (end.status, end.output) == ("completed", "fine")
+    assert any("6 reports" in warning for warning in end.detail["warnings"])
+    assert len(end.detail["warnings"]) > 8
+    assert engine.status(run.id) == "completed"
+
+
+def test_a_huge_line_on_the_channel_costs_no_memory_and_no_later_report(engine: Engine) -> None:
+    code = "piece = b'x' * 1000000\nfor _ in range(60):\n    left = memoryview(piece)\n    while left: left = left[os.write(fd, left):]\n"
+    end = engine.agent(code + "os.write(fd, b'\\n')\nsay({'t':'result','output':1})").wait()
+    assert (end.status, end.output) == ("completed", 1)
+    assert end.detail["warnings"] == ["1 reports of the agent were not understood"]
+
+
+def test_a_channel_that_a_forked_child_keeps_open_does_not_hold_the_run(engine: Engine) -> None:
+    code = "pid = os.fork()\nif pid == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(1000)\nopen('pid','w').write(str(pid))\nsay({'t':'result','output':1})"
+    start = time.monotonic()
+    end = engine.agent(code).wait(10)
+    assert (end.status, end.output) == ("completed", 1)
+    assert time.monotonic() - start < 5
+    assert not lives(int(Path("pid").read_text()))
+
+
+def test_a_flood_of_reports_does_not_hold_the_engine(engine: Engine) -> None:
+    run = engine.agent('while True: os.write(fd, b\'{"t": "nonsense"}\\n\' * 100)')
+    run.started()
+    start = time.monotonic()
+    assert engine.run("true").status == "completed"
+    assert time.monotonic() - start < 5
+    run.cancel()
+    end = run.wait(10)
+    assert end.status == "cancelled"
+    assert len(end.detail["warnings"]) <= 100
+
+
+def test_an_agent_gets_its_payload(engine: Engine) -> None:
+    payload = __import__("base64").b64encode(bytes(range(256)) * 1000).decode()
+    end = engine.agent(
+        "data = open(int(os.environ['AGENTNB_PAYLOAD_FD']), 'rb').read()\nsay({'t':'result','output':[len(data), data[255]]})",
+        payload=payload,
+    ).wait()
+    assert end.output == [256_000, 255]
+
+
+class Fake:
+    """As much of an execution as the log of an agent needs."""
+
+    run_id = "r"
+    work = {"cwd": "/nonexistent"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.warnings: list[str] = []
+
+    def emit(self, event: object) -> None:
+        self.events.append(event)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def add_output(self, stream: str, data: bytes) -> None:
+        self.events.append((stream, data))
+
+    def masked(self, data: object) -> object:
+        return data
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["running", "completed", "1", "tool"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+KEYS = [
+    "id",
+    "status",
+    "name",
+    "kind",
+    "parent",
+    "input",
+    "output",
+    "error",
+    "tokens",
+    "cost_usd",
+    "text",
+    "stream",
+    "message",
+    "details",
+    "input_tokens",
+]
+KINDS = ["log", "output", "step", "usage", "result", "error", "done", "cancelled", "nonsense"]
+REPORTS = st.builds(lambda data, kind: data | {"t": kind}, st.dictionaries(st.sampled_from(KEYS), JSON), st.sampled_from(KINDS))
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(REPORTS, max_size=12))
+def test_any_reports_are_taken_or_warned_of_and_every_step_that_began_ends_once(reports: list[dict[str, object]]) -> None:
+    import asyncio
+
+    of = Fake()
+    log = AgentLog(of)  # type: ignore[arg-type]
+    log.begin("root")
+    for report in reports:
+        log.take(report)
+    asyncio.run(log.end(Outcome()))
+    began = [event.step_id for event in of.events if getattr(event, "type", "") == "step_started"]  # type: ignore[attr-defined]
+    ended = [event.step_id for event in of.events if getattr(event, "type", "") == "step_finished"]  # type: ignore[attr-defined]
+    assert sorted(began) == sorted(ended)
+    log.tokens("root")
+    log.cost("root")
+
+
+def test_reports_in_the_history_survive_anything_json_can_hold(engine: Engine) -> None:
+    run = engine.agent(
+        "say({'t':'step','id':'1','name':'\\ud800\\0x','status':'running','input':2**70})\n"
+        "say({'t':'step','id':'1','status':'completed','tokens':{'input':2**70},'cost_usd':'dear','output':float('nan')})\n"
+        "say({'t':'step','id':'2','status':'running'})\nsay({'t':'step','id':'2','status':'running'})\n"
+        "say({'t':'usage','input_tokens':2**40})\nsay({'t':'result','output':['\\udfff', 1e400]})"
+    )
+    assert run.wait().status == "completed"
+    wait_until(lambda: engine.status(run.id) == "completed")
+    assert {status for _, _, status in engine.steps(run.id)} == {"completed"}

@@ -1,0 +1,116 @@
+"""A disk that is full: nothing hangs, nothing is lost once there is room again, and the user is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentnb import requests
+from tests.engine.driver import Engine, Loop, Watched, running, wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def loop(no_leaks: None) -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.stop()
+    assert not loop.faults
+
+
+@pytest.fixture
+def engine(small: Path, loop: Loop) -> Iterator[Engine]:
+    with running(small / "store", loop) as engine:
+        yield engine
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is."""
+    file = folder / "ballast"
+    with file.open("wb", buffering=0) as out:
+        for size in (MIB, 4096, 1):
+            try:
+                while True:
+                    out.write(b"x" * size)
+            except OSError:
+                continue
+    return file
+
+
+def refused(engine: Engine, run: Watched) -> bool:
+    """Whether the run's output cannot be put on disk."""
+    try:
+        engine.ask(lambda number: requests.Flush(number, run.id))
+    except RuntimeError as bad:
+        return "cannot be written to disk" in str(bad)
+    return False
+
+
+def test_output_waits_for_room_and_nothing_of_it_is_lost(engine: Engine, small: Path) -> None:
+    run = engine.launch("head -c 3000000 /dev/zero | tr '\\0' x; echo end", cwd="/").started()
+    ballast = small / "ballast"
+    if not run.done.done():
+        ballast = fill(small)
+    big = engine.launch("head -c 2000000 /dev/zero | tr '\\0' y; echo end", cwd="/")
+    wait_until(lambda: engine.client.trouble or big.of("run_started"))
+    fill(small)
+    assert not big.done.done()
+    ballast.unlink()
+    (small / "ballast").unlink(missing_ok=True)
+    content = run.stdout()
+    assert content == b"x" * 3_000_000 + b"end\n"
+    (engine.store / (run.wait().stdout or {})["path"]).unlink()
+    assert big.stdout() == b"y" * 2_000_000 + b"end\n"
+
+
+def test_a_child_waits_while_its_output_cannot_be_written_and_can_be_cancelled(engine: Engine, small: Path) -> None:
+    ballast = fill(small)
+    run = engine.launch("head -c 3000000 /dev/zero | tr '\\0' x; touch /tmp/none-$$ && rm /tmp/none-$$; echo end", cwd="/")
+    wait_until(lambda: refused(engine, run))
+    other = engine.launch("echo other")
+    assert other.wait().status == "completed"  # the engine goes on
+    assert not run.done.done()
+    run.cancel()
+    end = run.wait(10)
+    assert end.status == "cancelled"
+    assert any("cannot be written" in warning for warning in end.detail["warnings"])
+    ballast.unlink()
+
+
+def test_runs_end_are_told_and_are_in_the_history_once_there_is_room(engine: Engine, small: Path) -> None:
+    assert engine.run("true").status == "completed"
+    ballast = fill(small)
+    runs = [engine.launch(f"echo {n}; exit {n % 2}") for n in range(20)]
+    assert {run.wait().status for run in runs} == {"completed", "failed"}
+    trouble = wait_until(lambda: dict(engine.client.trouble))
+    assert "the disk is full" in trouble[str(engine.store)]
+    ballast.unlink()
+    wait_until(lambda: not engine.client.trouble)
+    engine.settle()
+    assert engine.rows("SELECT status, count(*) FROM runs GROUP BY status") == [("completed", 11), ("failed", 10)]
+    assert os.path.exists(engine.store / "history.db")
+
+
+def test_a_supervisor_that_ends_while_the_disk_is_full_ends(engine: Engine, small: Path) -> None:
+    fill(small)
+    engine.launch("yes", cwd="/").started()
+    wait_until(lambda: engine.client.trouble)
+    engine.close()
+    assert engine.client.process.returncode == 0
