@@ -27,9 +27,12 @@ __all__ = [
     "CommandResult",
     "ConfigError",
     "ErrorKind",
+    "Estimate",
     "ExecutionConfig",
+    "Handler",
     "IllegalTransition",
     "InvalidLimits",
+    "Issue",
     "LimitExceeded",
     "Limits",
     "LocalModel",
@@ -60,6 +63,7 @@ __all__ = [
     "__version__",
     "artifacts_df",
     "attach",
+    "capabilities",
     "compare",
     "enable_nesting",
     "events_df",
@@ -68,15 +72,20 @@ __all__ = [
     "runs_df",
     "sessions_df",
     "steps_df",
+    "supports",
 ]
 
 if TYPE_CHECKING:
+    from agentnb.agents.capabilities import capabilities, supports
     from agentnb.agents.context import RunContext
     from agentnb.commands import (
         Capture,
         Command,
         CommandResult,
+        Estimate,
         ExecutionConfig,
+        Handler,
+        Issue,
         Limits,
         LocalModel,
         Python,
@@ -116,9 +125,10 @@ if TYPE_CHECKING:
     from agentnb.states import ErrorKind, RunStatus, SessionStatus, StepStatus
 else:
     _HOMES = {
+        "agents.capabilities": "capabilities supports",
         "agents.context": "RunContext",
-        "commands": "Capture Command CommandResult ExecutionConfig Limits LocalModel Python ResourceUsage Retry Secret Shell Test"
-        " Validation",
+        "commands": "Capture Command CommandResult Estimate ExecutionConfig Handler Issue Limits LocalModel Python ResourceUsage Retry Secret"
+        " Shell Test Validation",
         "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
         " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
         "model": "Artifact Run Step",

@@ -541,6 +541,25 @@ class Issue(Data):
     message: str
 
 
+class Estimate(Data):
+    """What a command will probably need: seconds, bytes, percent of one processor; None where nobody can say.
+
+    From the `history` of the same command: the median, and the value that nine runs in ten stay below (`..._p90`), of its latest
+    `n` completed runs; `confidence` is n / (n + 4). Else a built-in `default`, without p90 and with confidence 0. `basis` says which.
+    """
+
+    source: Literal["history", "default"]
+    basis: str
+    n: int = 0
+    confidence: float = 0.0
+    duration: float | None = None
+    duration_p90: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_memory_p90_bytes: int | None = None
+    cpu_percent: float | None = None
+    cpu_percent_p90: float | None = None
+
+
 class CommandStatus(StrEnum):
     """How a command ended, seen by the executor."""
 

@@ -17,10 +17,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agentnb import events, requests
 from agentnb._version import __version__
+from agentnb.agents.capabilities import capabilities
 from agentnb.errors import AgentnbError
 from agentnb.ids import new_id
 
@@ -47,6 +48,7 @@ def examine(store: Path) -> list[Finding]:
         _supervisor,
         _processes,
         _cgroup,
+        *(_limit(name, how) for name, how in capabilities()["limits"].items()),
         _model,
         lambda: _program("claude", "the claude command line"),
         _docker,
@@ -200,6 +202,12 @@ def _cgroup() -> Finding:
                 if "memory" in names.split(","):
                     return Finding("cgroup", "ok", f"v1, writable at {group}")
     return Finding("cgroup", "missing", "none that this user can write; limits and usage are read from the processes themselves")
+
+
+def _limit(name: str, how: dict[str, Any]) -> Callable[[], Finding]:
+    """How one field of nb.Limits is kept here."""
+    text = f"{how['by']}: {how['precision']}" if how["enforced"] else f"cannot be kept here: {how['why_not']}"
+    return lambda: Finding(f"limit {name}", "ok" if how["enforced"] else "missing", text)
 
 
 # --- what can be added ----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def capabilities() -> dict[str, Any]:
 
 def supports(kind: str) -> bool:
     """Whether targets of this kind ("shell", "local_model" ...) can run on this machine; False for a kind that is not known."""
-    return kind in set(TargetKind) and not _why_not(TargetKind(kind))
+    return any(kind == known and not _why_not(known) for known in TargetKind)
 
 
 def _target(kind: TargetKind) -> dict[str, Any]:

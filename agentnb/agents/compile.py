@@ -100,6 +100,7 @@ def compile_work(
             work |= local_work(spec)  # type: ignore[typeddict-item]
         case Python():
             _python(spec, work, params, run_id)
+    _check_texts(work)
     if check:
         work["check"] = check
     _options(work, config, cwd)
@@ -224,6 +225,23 @@ def _folder(given: str | Path | None) -> str:
         what = "is no directory" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
         raise ConfigError(f"working_dir: {folder!r} {what}; create it or give another one")
     return os.path.normpath(folder)
+
+
+def _check_texts(work: Work) -> None:
+    """What a process is given has to have bytes; what came from the system (surrogateescape) has."""
+    texts = [("the command", word) for word in work["argv"]] + [(f"env[{name!r}]", value) for name, value in work["env"].items()]
+    texts += [("stdin", work["stdin"])] if isinstance(work["stdin"], str) else []
+    for what, text in texts:
+        check_text(what, text)
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise ConfigError for half a character, which no process can be given."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as bad:
+        half = text[bad.start : bad.end]
+        raise ConfigError(f"{what}: it contains {half!r}, a half of a surrogate pair, which has no bytes; remove it") from None
 
 
 def _environment(env: Mapping[str, str | Secret]) -> tuple[dict[str, str], list[str]]:

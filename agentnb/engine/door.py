@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: The system takes no longer address of a Unix socket, in bytes.
 _MAX_ADDRESS = 107
-_BACKLOG = 64
+QUEUE = 64
 #: A supervisor lets in at once unless it is stopped or drowned in callers.
-_KNOCK_S = 10.0
+KNOCK_S = 10
 
 
 def open_door(path: Path) -> socket.socket:
@@ -24,7 +25,7 @@ def open_door(path: Path) -> socket.socket:
         os.fchmod(door.fileno(), 0o600)  # before it has a name, so that it is never open to others
         with _address(path) as address:
             door.bind(address)
-        door.listen(_BACKLOG)
+        door.listen(QUEUE)
         door.setblocking(False)  # noqa: FBT003 - positional only
     except BaseException:
         door.close()
@@ -36,7 +37,7 @@ def knock(path: Path) -> socket.socket:
     """A connection to who listens at `path`. Raises OSError when there is nobody."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(_KNOCK_S)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", KNOCK_S, 0))  # bounds the wait at a full door
         with _address(path) as address:
             sock.connect(address)
     except BaseException:

@@ -164,7 +164,10 @@ class Spawner:
     # --- who belongs to a run
 
     def members(self, key: int) -> list[int]:
-        """Live processes of a run: its command, the orphans it left, and all below them. Children come before parents."""
+        """Live processes of a run: its command, the orphans it left, and all below them.
+
+        Parents come before children: a shell whose child is signalled first would go on with its next command.
+        """
         if key not in self.keys:
             return []
         self.adopt()
@@ -179,7 +182,7 @@ class Spawner:
             if stat[0] not in (b"Z", b"X"):
                 found.append(pid)
             roots += children_of(pid)
-        return found[::-1]
+        return found
 
     def adopt(self) -> None:
         """Find out to which runs new orphans belong."""

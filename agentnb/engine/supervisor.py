@@ -433,7 +433,7 @@ def end_own_children(spare: set[int]) -> None:
     """SIGKILL every descendant of this process, and reap what becomes its child, until nothing is left."""
     while pids := [pid for pid in children_of(os.getpid()) if pid not in spare]:
         for pid in pids:
-            for below in [*children_of(pid), pid]:
+            for below in (pid, *children_of(pid)):
                 with suppress(OSError):
                     os.kill(below, signal.SIGKILL)
             with suppress(ChildProcessError):

@@ -52,10 +52,9 @@ def estimate(root: Path, spec: AnySpec | Handler) -> Estimate:
 
     Raises StoreError when the history cannot be read.
     """
-    is_handler = isinstance(spec, Handler)
-    kind = "handler" if is_handler else spec.type
+    query, kind = (_HANDLERS, "handler") if isinstance(spec, Handler) else (_RUNS, spec.type)
     with reading(root) as db:
-        found = _needs(db.execute(_HANDLERS if is_handler else _RUNS, (bindable(spec.display), kind, MAX_RUNS)))
+        found = _needs(db.execute(query, (bindable(spec.display), kind, MAX_RUNS)))
     if not found:
         return _default(spec)
     durations, memories, percents = ([value for value in column if value is not None] for column in zip(*found, strict=True))

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from agentnb.agents.jsonable import jsonable
+from agentnb.agents.jsonable import clean, jsonable
 from agentnb.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def _point(number: int, row: Any, reserved: Collection[str]) -> dict[str, Any]:
         raise ConfigError(f"map: item {number} is a {type(row).__name__}, not a mapping; write {{'name': value}}")
     point: dict[str, Any] = {}
     for key, value in row.items():
-        name = ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
+        name = clean(".".join(map(str, key)) if isinstance(key, tuple) else str(key))
         if name in reserved:
             raise ConfigError(f"map: item {number} has a parameter {name!r}, which numbers the repeats; call it something else")
         if name in point:

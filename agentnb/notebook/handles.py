@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agentnb import requests
+from agentnb.agents.compile import check_text
 from agentnb.commands import CommandResult
 from agentnb.errors import ConfigError
 from agentnb.events import Json
@@ -158,6 +159,7 @@ class RunHandle:
         loops.refuse_to_block("send()")
         if not isinstance(text, str):
             raise ConfigError(f"send: {type(text).__name__} is no text; decode bytes first")
+        check_text("send", text)
         reply = self._run.client.request(lambda number: requests.SendInput(number, self.id, text, eof))
         try:
             reply.result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from agentnb.notebook.tracing import trace_of
 
 _SETTLE_S = 10.0
 _NAME_CHARS = 60
+#: A message has at most about so many bytes of payloads, and so many runs.
+_MESSAGE_BYTES = 16 * 1024 * 1024
+_MESSAGE_RUNS = 1000
 _SPACE = re.compile(r"\s+")
 _lock = threading.Lock()
 #: This process's supervisors: the one that ends with it, and (True) the detached one.
@@ -125,7 +128,7 @@ class Batch:
             "parent_run_id": self._parent,
         }
         if self._detach:
-            _check_detached(work["kind"])
+            check_detached(work["kind"])
             run["detached"] = True
         kind = RemoteRun if self._detach else LiveRun
         hosted = _maker(spec, run) if work["kind"] == "hosted" and isinstance(spec, Python) else None
@@ -145,12 +148,13 @@ class Batch:
                 live.observe(trace.span, trace.span.activate)
 
     def send(self) -> list[RunHandle]:
-        """Launch them all, in one message; returns at once. Raises ConfigError when an option is no JSON data."""
+        """Launch them all; returns at once. Raises ConfigError when an option is no JSON data."""
         self._trace()
         for live in self._listeners:
             self._client.listen(live.id, live)
         try:
-            self._client.send(self._launches)
+            for part in _parts(self._launches):
+                self._client.send(part)
         except (TypeError, ValueError) as bad:
             for live in self._listeners:
                 self._client.ignore(live.id)
@@ -163,9 +167,23 @@ class Batch:
         return self._handles
 
 
-def _check_detached(kind: str) -> None:
+def check_detached(kind: str) -> None:
+    """Raise ConfigError for work that cannot outlive this process."""
     if kind == "hosted":
         raise ConfigError("detach: an `async def` agent lives in the notebook's process and ends with it; write it as `def`")
+
+
+def _parts(launches: list[requests.Launch]) -> Iterator[list[requests.Launch]]:
+    """The launches in messages of a size that a frame takes, and that the supervisor can begin with before the last one is there."""
+    part, size = list[requests.Launch](), 0
+    for launch in launches:
+        part.append(launch)
+        size += len(launch.work.get("payload", ""))
+        if size > _MESSAGE_BYTES or len(part) == _MESSAGE_RUNS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _maker(spec: Python, run: Json) -> Make:

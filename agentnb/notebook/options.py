@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from agentnb.agents.jsonable import jsonable
+from agentnb.agents.jsonable import clean, jsonable
 from agentnb.commands import ExecutionConfig
 from agentnb.errors import ConfigError
 
@@ -87,7 +87,7 @@ def _params(value: Any) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigError(f"params: {value!r} is no mapping; write params={{'name': value}}")
-    return {str(name): jsonable(item, f"params[{name!r}]") for name, item in value.items()}
+    return {clean(str(name)): jsonable(item, f"params[{name!r}]") for name, item in value.items()}
 
 
 def clean_tags(value: Any) -> dict[str, str]:
@@ -96,7 +96,7 @@ def clean_tags(value: Any) -> dict[str, str]:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigError(f"tags: {value!r} is no mapping; write tags={{'topic': 'builds'}}")
-    return {str(name): str(item) for name, item in value.items()}
+    return {clean(str(name)): clean(str(item)) for name, item in value.items()}
 
 
 def parallel(what: str, value: int | None) -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agentnb import requests
 from agentnb.agents.compile import target_of
 from agentnb.agents.fill import fill
-from agentnb.commands import AnySpec, Command, ExecutionConfig, LocalModel, Python, Shell, Spec, Test
+from agentnb.commands import AnySpec, Command, ExecutionConfig, Handler, LocalModel, Python, Shell, Spec, Test
 from agentnb.engine.client import Client
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, now_us
@@ -23,7 +23,8 @@ from agentnb.notebook import loop as loops
 from agentnb.notebook.grid import points
 from agentnb.notebook.group import RunGroup
 from agentnb.notebook.handles import RunHandle, live_runs
-from agentnb.notebook.launching import Batch, connect, settle, short
+from agentnb.notebook.history import SessionHistory
+from agentnb.notebook.launching import Batch, connect, short
 from agentnb.notebook.live import LiveRun
 from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
@@ -33,10 +34,11 @@ from agentnb.states import SessionStatus
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from agentnb.commands import Estimate, Issue
 
 
-class Session:
+class Session(SessionHistory):
     """A named stretch of work: launches runs, waits for them, shows them, reads their history.
 
     `store`: the folder of the history; default AGENTNB_HOME, else ``./.agentnb``. `max_parallel`: how many of its runs work at
@@ -63,6 +65,8 @@ class Session:
         self.max_parallel = parallel("max_parallel", max_parallel) or os.cpu_count() or 1
         self.tags = clean_tags(tags)
         self._defaults = session_defaults(defaults)
+        if not isinstance(store, str | os.PathLike | None):
+            raise ConfigError(f"Session: store={store!r} is no path; give the folder of the history as text or a pathlib.Path")
         self.store = Store.locate(store)
         self.status = SessionStatus.ACTIVE
         self._runs: list[RunHandle] = []
@@ -122,6 +126,25 @@ class Session:
         """
         return self._launch(_spec_of(target), *self._options(options))
 
+    def validate(self, target: AnySpec | Callable[..., Any], **options: Any) -> list[Issue]:
+        """Everything that is wrong with such a launch, at once; an empty list when nothing is. Starts nothing, never raises.
+
+        Also looks for the programs on the PATH that the processes will have. Options: as `launch`.
+        """
+        from agentnb.notebook.planning import issues_of
+
+        return issues_of(self._check_active, lambda: _spec_of(target), options, self._defaults)
+
+    def estimate(self, target: AnySpec | Handler | Callable[..., Any], **options: Any) -> Estimate:
+        """What such a launch will probably need, by this store's history of the same command, else by built-in defaults.
+
+        Options: as `launch`; `params` fill the target's templates, `timeout` bounds the durations, the others make no difference.
+        Raises ConfigError for a bad target or option, StoreError.
+        """
+        from agentnb.notebook.planning import estimate_of
+
+        return estimate_of(self.store, target if isinstance(target, Handler) else _spec_of(target), options)
+
     def _launch(self, spec: AnySpec, given: LaunchOptions, config: ExecutionConfig) -> RunHandle:
         if given.params or spec == LocalModel():  # a bare LocalModel asks for its parameter `prompt`
             spec = fill(spec, given.params)
@@ -163,9 +186,12 @@ class Session:
         return RunGroup(group["group"], name, self._send(batch), self.store, base=base, rows=origin)  # type: ignore[arg-type]
 
     def _options(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> tuple[LaunchOptions, ExecutionConfig]:
+        self._check_active()
+        return split(options, tuple(also))
+
+    def _check_active(self) -> None:
         if self.status is not SessionStatus.ACTIVE:
             raise ConfigError(f"session {self.name!r} has {_ENDING[self.status]}; start a new one with nb.Session({self.name!r})")
-        return split(options, tuple(also))
 
     def _batch(self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None) -> Batch:
         client = self._connect()
@@ -272,41 +298,6 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         """End it: wait for its runs, or cancel them when the block raised."""
         self.end(cancel=kind is not None, reason="the session's block raised" if kind else "the session ended")
-
-    # --- its history
-
-    def runs_df(self, **filters: Any) -> pd.DataFrame:
-        """Its runs, one row each; `filters` as in agentnb.runs_df."""
-        return self._frame("runs_df", filters)
-
-    def steps_df(self, **filters: Any) -> pd.DataFrame:
-        """The steps of its runs, one row each."""
-        return self._frame("steps_df", filters)
-
-    def artifacts_df(self, **filters: Any) -> pd.DataFrame:
-        """The artifacts of its runs, one row each."""
-        return self._frame("artifacts_df", filters)
-
-    def events_df(self, **filters: Any) -> pd.DataFrame:
-        """Its events, one row each."""
-        return self._frame("events_df", filters)
-
-    def sessions_df(self, **filters: Any) -> pd.DataFrame:
-        """Its own row among the sessions."""
-        return self._frame("sessions_df", filters)
-
-    def _frame(self, name: str, filters: dict[str, Any]) -> pd.DataFrame:
-        from agentnb.history import frames
-
-        settle(self.store)
-        result: pd.DataFrame = getattr(frames, name)(self.store, **({"session": self.id} | filters))
-        return result
-
-    def timeline(self, **options: Any) -> Figure:
-        """A Gantt chart of its runs and their steps. Raises RuntimeUnavailable without matplotlib."""
-        from agentnb.notebook.plots import timeline
-
-        return timeline(self.runs_df(), self.steps_df(), **({"title": self.name} | options))
 
     # --- how it shows itself
 

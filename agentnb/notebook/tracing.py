@@ -134,5 +134,3 @@ def _outcome(event: RunFinished, usage: UsageReported | None) -> dict[str, Any]:
         found["gen_ai.usage.output_tokens"] = usage.output_tokens
         found["agentnb.cost_usd"] = usage.cost_usd
     return {name: value for name, value in found.items() if value is not None}
-
-

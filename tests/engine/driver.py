@@ -51,6 +51,18 @@ def lives(pid: int) -> bool:
     return state_of(pid) not in {"", "Z", "X"}
 
 
+def pids(count: int) -> list[int]:
+    """What a test's processes wrote into the file ``pids``, one a line, once there are `count`."""
+    file, found = Path("pids"), list[int]()
+
+    def there() -> bool:
+        found[:] = [int(word) for word in file.read_text(encoding="ascii").split()] if file.exists() else []
+        return len(found) >= count
+
+    wait_until(there, "the pids")
+    return found
+
+
 def children(pid: int) -> list[int]:
     """Pids of the live children of a process."""
     try:
@@ -169,10 +181,12 @@ class Watched:
 class Engine:
     """A client with one session and its supervisor process."""
 
-    def __init__(self, store: Path, loop: Loop, *, max_parallel: int = 4, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, store: Path, loop: Loop, *, max_parallel: int = 4, env: Mapping[str, str] | None = None, detached: bool = False
+    ) -> None:
         """Start it."""
         self.store = store
-        self.client = Client(loop.loop)
+        self.client = Client(loop.loop, detached=detached)
         self.pid: int = self.client.ready.result(SOON)
         self.hosted: Callable[[str, Message], None] = lambda _id, _event: None
         self.session = self.open(max_parallel)
@@ -253,7 +267,7 @@ class Engine:
         assert record is not None
         if record["path"] is None:
             return str(record["text"]).encode()
-        return (self.store / record["path"]).read_bytes()
+        return Path(self.store, record["path"]).read_bytes()
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows of the history."""

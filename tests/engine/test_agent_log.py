@@ -89,7 +89,8 @@ def test_a_huge_line_on_the_channel_costs_no_memory_and_no_later_report(engine: 
 
 
 def test_a_channel_that_a_forked_child_keeps_open_does_not_hold_the_run(engine: Engine) -> None:
-    code = "pid = os.fork()\nif pid == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(1000)\nopen('pid','w').write(str(pid))\nsay({'t':'result','output':1})"
+    code = "pid = os.fork()\nif pid == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(1000)\n"
+    code += "open('pid','w').write(str(pid))\nsay({'t':'result','output':1})"
     start = time.monotonic()
     end = engine.agent(code).wait(10)
     assert (end.status, end.output) == ("completed", 1)
@@ -173,7 +174,7 @@ def test_any_reports_are_taken_or_warned_of_and_every_step_that_began_ends_once(
     import asyncio
 
     of = Fake()
-    log = AgentLog(of)  # type: ignore[arg-type]
+    log = AgentLog(of)
     log.begin("root")
     for report in reports:
         log.take(report)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentnb import requests
-from tests.engine.driver import SOON, Engine, lives, marked, state_of, wait_until
+from tests.engine.driver import SOON, Engine, lives, marked, pids, state_of, wait_until
 
 #: A grace that a test would notice if it were waited for.
 LONG = 20.0
@@ -27,14 +27,6 @@ DAEMON = (
     f"{sys.executable} -I -S -c 'import os,sys,time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"
     'print(os.getpid(), file=open("pids", "a"))\ntime.sleep(1000)\' >/dev/null 2>&1'
 )
-
-
-def pids(count: int) -> list[int]:
-    """The pids that a test's processes wrote down, once there are `count`."""
-    file = Path("pids")
-    return wait_until(
-        lambda: found if file.exists() and len(found := [int(n) for n in file.read_text().split()]) >= count else None, "pids"
-    )
 
 
 def test_output_and_exit_code_of_a_plain_command(engine: Engine) -> None:
@@ -138,7 +130,7 @@ def test_cancel_at_once_after_launch_leaves_nothing(engine: Engine) -> None:
         run.cancel()
         runs.append(run)
     assert {run.wait(10).status for run in runs} == {"cancelled"}
-    assert not marked("AGENTNB_RUN_ID=")
+    assert not marked(f"MARK={engine.store}")
 
 
 def test_cancel_at_every_moment_of_a_short_run_leaves_one_end_and_nothing_else(engine: Engine) -> None:
@@ -151,7 +143,7 @@ def test_cancel_at_every_moment_of_a_short_run_leaves_one_end_and_nothing_else(e
     assert {run.wait(10).status for run in ends} <= {"cancelled", "completed"}
     engine.settle()
     assert {run.finishes for run in ends} == {1}
-    assert not marked("AGENTNB_RUN_ID=")
+    assert not marked(f"MARK={engine.store}")
 
 
 def test_a_missing_program_a_missing_folder_and_a_file_that_is_no_program_are_told_apart(engine: Engine, tmp_path: Path) -> None:
@@ -170,7 +162,7 @@ def test_a_missing_program_a_missing_folder_and_a_file_that_is_no_program_are_to
         ({"command": []}, ["cannot be started"]),
         ({"command": ["true"], "env_id": 99}, ["cannot be started"]),
     ):
-        end = engine.run(**work)  # type: ignore[arg-type]
+        end = engine.run(**work)
         assert (end.status, end.error and end.error["kind"], end.detail["reason"]) == ("failed", "startup_failed", "startup"), work
         for part in says:
             assert part in end.error["message"], (part, end.error["message"])  # type: ignore[index]
@@ -264,7 +256,7 @@ def test_only_what_is_to_be_captured_is(engine: Engine, capture: str, out: bytes
 
 
 def test_usage_counts_the_children_that_were_waited_for(engine: Engine) -> None:
-    busy = f"{sys.executable} -I -S -c 'import time\nd = bytearray(60_000_000)\nt=time.process_time()\nwhile time.process_time()-t < 0.2: pass'"
+    busy = f"{sys.executable} -I -S -c 'import time\nd = bytearray(60_000_000)\nwhile time.process_time() < 0.2: pass'"
     end = engine.run(f"{busy}; true")
     usage = end.usage
     assert usage is not None
@@ -312,3 +304,12 @@ def test_the_system_is_asked_for_too_many_files_and_runs_fail_but_the_engine_goe
     end = engine.run("true")
     assert end.status == "completed", (end.error, [run.wait().error for run in ends])
     wait_until(lambda: len(os.listdir(f"/proc/{engine.pid}/fd")) == used, "the return of all descriptors")
+
+
+def test_a_cancelled_line_does_not_go_on_with_its_next_command(engine: Engine) -> None:
+    for _ in range(15):
+        runs = [engine.launch("sleep 1000; touch went-on").started() for _ in range(4)]
+        for run in runs:
+            run.cancel()
+        assert {run.wait(5).status for run in runs} == {"cancelled"}
+    assert not Path("went-on").exists()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentnb.engine import checks
+from agentnb.engine.work import CheckPlan
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6
@@ -47,13 +48,13 @@ def test_patterns_are_searched_in_the_named_streams() -> None:
 
 
 @pytest.mark.parametrize("plan", [{"expected_pattern": "x"}, {"forbidden_patterns": ["x"]}])
-def test_a_stream_that_was_not_captured_fails(plan: checks.CheckPlan) -> None:
+def test_a_stream_that_was_not_captured_fails(plan: CheckPlan) -> None:
     (found,) = checks.patterns(plan, {"stdout": None, "stderr": "x"})
     assert "was not captured" in found["message"]
 
 
 def test_output_is_held_against_a_schema() -> None:
-    plan: checks.CheckPlan = {"json_schema": {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}}
+    plan: CheckPlan = {"json_schema": {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}}
     assert checks.schema(plan, {"a": 1}, "json") == []
     (found,) = checks.schema(plan, {"a": "x"}, "json")
     assert "$.a" in found["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from agentnb import requests
-from agentnb.engine import client as module
 from agentnb.engine.client import Client
 from agentnb.errors import RuntimeUnavailable
 from agentnb.events import Message
@@ -32,8 +32,7 @@ def test_many_threads_may_launch_at_once(engine: Engine) -> None:
     found = []
 
     def some() -> None:
-        for _ in range(25):
-            found.append(engine.launch("true"))
+        found.extend([engine.launch("true") for _ in range(25)])
 
     threads = [threading.Thread(target=some) for _ in range(4)]
     for thread in threads:
@@ -62,7 +61,7 @@ def test_a_listener_that_fails_takes_no_events_from_others(engine: Engine, loop:
     def fail(_: Message) -> None:
         raise ValueError("my fault")
 
-    bad.on_event = fail  # type: ignore[method-assign]
+    bad.on_event = fail  # type: ignore[method-assign,assignment]
     good = engine.prepare("true")
     engine.client.send([launch, good[1]])
     assert good[0].wait().status == "completed"
@@ -96,10 +95,10 @@ def test_what_is_no_json_is_refused_and_nothing_is_sent(engine: Engine) -> None:
 
 
 def test_an_interpreter_that_cannot_be_started_is_a_clear_error(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.sys, "executable", "/nothing/python")
+    monkeypatch.setattr(sys, "executable", "/nothing/python")
     with pytest.raises(RuntimeUnavailable, match="/nothing/python"):
         Client(loop.loop)
-    monkeypatch.setattr(module.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(RuntimeUnavailable, match="Linux only"):
         Client(loop.loop)
 

@@ -34,7 +34,7 @@ class Pair:
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(10):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.002)
 
     def close(self) -> None:

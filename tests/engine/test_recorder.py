@@ -50,14 +50,14 @@ def drive(scene: Callable[[Recorder, Moody, list[Message], list[Any]], Any]) -> 
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: faults.append(context))
         store = Moody()
-        await scene(Recorder(loop, store, told.extend), store, told, faults)  # type: ignore[arg-type]
+        await scene(Recorder(loop, store, told.extend), store, told, faults)
 
     asyncio.run(play())
 
 
 async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.002)
 
 

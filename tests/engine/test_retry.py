@@ -26,7 +26,7 @@ def test_each_strategy_grows_in_its_way_up_to_the_cap(strategy: str, delays: lis
 @given(st.sampled_from(["constant", "linear", "exponential"]), SECONDS, SECONDS, st.floats(0, 1), st.integers(1, 10_000), st.floats(0, 1))
 def test_jitter_stays_within_its_bounds(strategy: str, initial: float, cap: float, jitter: float, attempt: int, chance: float) -> None:
     wanted = plan(strategy=strategy, initial_delay=initial, max_delay=cap, jitter=jitter)
-    middle = retry.delay_s(wanted | {"jitter": 0.0}, attempt)  # type: ignore[arg-type]
+    middle = retry.delay_s(wanted | {"jitter": 0.0}, attempt)
     found = retry.delay_s(wanted, attempt, lambda: chance)
     assert 0 <= middle <= cap
     assert middle * (1 - jitter) - 1e-6 <= found <= middle * (1 + jitter) + 1e-6

@@ -18,7 +18,7 @@ from agentnb import requests, wire
 from agentnb.events import Json, now_us
 from agentnb.history.store import Store
 from agentnb.ids import new_id
-from tests.engine.driver import SOON, Engine, Loop, Lost, children, lives, marked, running, wait_until
+from tests.engine.driver import SOON, Engine, Loop, Lost, children, lives, marked, pids, running, wait_until
 
 #: Ignores SIGTERM, writes its pid.
 STUBBORN = "trap '' TERM; echo $$ >> pids; while :; do sleep 1000; done"
@@ -26,16 +26,9 @@ STUBBORN = "trap '' TERM; echo $$ >> pids; while :; do sleep 1000; done"
 GONE_S = 2.0
 
 
-def pids(count: int) -> list[int]:
-    file = Path("pids")
-    return wait_until(
-        lambda: found if file.exists() and len(found := [int(n) for n in file.read_text().split()]) >= count else None, "pids"
-    )
-
-
 def all_gone(numbers: list[int]) -> None:
     """Fail unless these are gone in time."""
-    wait_until(lambda: not any(lives(pid) for pid in numbers), "the end of all processes", GONE_S)
+    wait_until(lambda: all(not lives(pid) for pid in numbers), "the end of all processes", GONE_S)
 
 
 def test_kill_9_of_the_supervisor_leaves_no_process_and_a_run_that_reads_interrupted(engine: Engine, store: Path, loop: Loop) -> None:
@@ -146,11 +139,11 @@ def test_the_end_of_the_client_ends_everything_and_is_recorded(store: Path, fork
 
 
 def test_the_end_of_the_client_also_ends_handlers_and_starts_no_more(store: Path) -> None:
-    handlers = tuple(
+    handlers: tuple[Json, ...] = tuple(
         {"when": when, "argv": ["sh", "-c", f"touch {when}; {STUBBORN}"], "display": "x", "cwd": str(Path.cwd()), "env": {}}
         for when in ("on_success", "cleanup")
     )
-    process, supervisor, spawner = host(store, ["true"], handlers=handlers)  # type: ignore[arg-type]
+    process, supervisor, spawner = host(store, ["true"], handlers=handlers)
     known = [supervisor, spawner, *pids(1)]
     process.kill()
     process.communicate()
@@ -162,6 +155,7 @@ def test_sigterm_to_the_supervisor_ends_its_runs_in_order(engine: Engine) -> Non
     run = engine.launch("sleep 1000").started()
     os.kill(engine.pid, signal.SIGTERM)
     assert run.wait(5).status == "interrupted"
+    assert engine.client.process is not None
     assert engine.client.process.wait(5) == 0
     assert engine.rows("SELECT status FROM runs") == [("interrupted",)]
 
@@ -198,7 +192,7 @@ def test_requests_that_make_no_sense_are_refused_and_the_rest_goes_on(engine: En
     with pytest.raises(RuntimeError, match="stdin"):
         engine.ask(lambda n: requests.SendInput(n, "no such run", "x"))
     with pytest.raises(RuntimeError, match="makes no sense"):
-        engine.ask(lambda n: requests.SendInput(n, ["x"], "x"))  # type: ignore[arg-type]
+        engine.ask(lambda n: requests.SendInput(n, ["x"], "x"))
     assert engine.ask(lambda n: requests.EndSession(n, "no such session")) == {}
     assert engine.run("true").status == "completed"
 
@@ -230,7 +224,6 @@ def test_environments_that_nobody_needs_any_more_are_forgotten(engine: Engine) -
     keeper = engine.launch("read x; env", env_id=number, stdin=True).started()
     waiting = [engine.launch("sleep 1000", env_id=number) for _ in range(4)]
     last = engine.launch("env", env_id=number)
-    engine.run("true", env_id=number) if False else None
     big = "x" * 100_000
     spawner = engine.spawner
     for n in range(300):

@@ -113,4 +113,5 @@ def test_a_supervisor_that_ends_while_the_disk_is_full_ends(engine: Engine, smal
     engine.launch("yes", cwd="/").started()
     wait_until(lambda: engine.client.trouble)
     engine.close()
+    assert engine.client.process is not None
     assert engine.client.process.returncode == 0

@@ -317,6 +317,7 @@ def test_a_wait_and_an_await_end_when_the_supervisor_dies(session) -> None:
         return await run
 
     run = session.shell("sleep 60")
+    until(lambda: run.status is nb.RunStatus.RUNNING)
     assert asyncio.run(main()).status == "interrupted"
 
 
@@ -569,9 +570,31 @@ def test_the_coroutine_instead_of_its_function_is_refused(session) -> None:
     coroutine.close()
 
 
+# --- IPython
+
+
+def test_the_same_lines_work_in_ipython_plain_and_awaited(store, tmp_path) -> None:
+    lines = (
+        "import agentnb as nb\n"
+        "session = nb.Session('terminal')\n"
+        "print(session.shell('echo plain').wait().stdout, end='')\n"
+        "result = await session.shell('echo awaited')\n"
+        "print(result.stdout, end='')\n"
+        "async def agent(): return (await session.shell('echo hosted')).stdout\n"
+        "print((await session.python(agent)).output, end='')\n"
+        "print(len(session.runs_df()))\n"
+    )
+    env = os.environ | {"AGENTNB_HOME": str(store), "IPYTHONDIR": str(tmp_path / "ipython"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "IPython", "--no-banner", "--simple-prompt", "--colors=nocolor", "-c", lines]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["plain", "awaited", "hosted", "4"]
+
+
 # --- typing
 
 
+@pytest.mark.slow
 def test_type_checkers_accept_what_the_contract_shows(tmp_path) -> None:
     code = (
         "import agentnb as nb\n"

@@ -1,0 +1,53 @@
+"""What a session shows of the history: its own rows as DataFrames, and its timeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentnb.notebook.launching import settle
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class SessionHistory:
+    """The history of one session; `store`: the folder, `id` and `name`: the session's."""
+
+    store: Path
+    id: str
+    name: str
+
+    def runs_df(self, **filters: Any) -> pd.DataFrame:
+        """Its runs, one row each; `filters` as in agentnb.runs_df."""
+        return self._frame("runs_df", filters)
+
+    def steps_df(self, **filters: Any) -> pd.DataFrame:
+        """The steps of its runs, one row each."""
+        return self._frame("steps_df", filters)
+
+    def artifacts_df(self, **filters: Any) -> pd.DataFrame:
+        """The artifacts of its runs, one row each."""
+        return self._frame("artifacts_df", filters)
+
+    def events_df(self, **filters: Any) -> pd.DataFrame:
+        """Its events, one row each."""
+        return self._frame("events_df", filters)
+
+    def sessions_df(self, **filters: Any) -> pd.DataFrame:
+        """Its own row among the sessions."""
+        return self._frame("sessions_df", filters)
+
+    def _frame(self, name: str, filters: dict[str, Any]) -> pd.DataFrame:
+        from agentnb.history import frames
+
+        settle(self.store)
+        result: pd.DataFrame = getattr(frames, name)(self.store, **({"session": self.id} | filters))
+        return result
+
+    def timeline(self, **options: Any) -> Figure:
+        """A Gantt chart of its runs and their steps. Raises RuntimeUnavailable without matplotlib."""
+        from agentnb.notebook.plots import timeline
+
+        return timeline(self.runs_df(), self.steps_df(), **({"title": self.name} | options))
