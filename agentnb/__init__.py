@@ -127,8 +127,8 @@ else:
     _HOMES = {
         "agents.capabilities": "capabilities supports",
         "agents.context": "RunContext",
-        "commands": "Capture Command CommandResult Estimate ExecutionConfig Handler Issue Limits LocalModel Python ResourceUsage Retry Secret"
-        " Shell Test Validation",
+        "commands": "Capture Command CommandResult Estimate ExecutionConfig Handler Issue Limits LocalModel Python ResourceUsage Retry"
+        " Secret Shell Test Validation",
         "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
         " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
         "model": "Artifact Run Step",

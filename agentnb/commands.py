@@ -513,7 +513,12 @@ class ResourceUsage(Data):
 
 
 class ExecutionMetadata(Data):
-    """The circumstances of a run."""
+    """The circumstances of a run. None: not known.
+
+    `pid`: of its last process, or of the process that an ``async def`` agent lives in. `environment_hash`: SHA-256 of names and
+    values. `git_commit` is that of the checkout around the working directory; `git_dirty`: whether files that git tracks differed from
+    it when the run began. `trace_id`: its W3C trace id.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -348,3 +349,49 @@ def test_interrupting_the_follower_is_quiet(store, history) -> None:
             follower.send_signal(2)
             assert follower.stderr.read() == b""
             assert follower.wait(10) == 130
+
+
+CANCELLED = """
+import agentnb as nb
+with nb.Session(store={store!r}) as session:
+    run = session.shell("echo here; sleep 1000", name="long", {options})
+    run.steps
+    print(run.id, flush=True)
+    print(run.wait().error.message)
+"""
+
+
+@pytest.mark.parametrize("options", ["", "detach=True"])
+def test_a_live_run_of_another_process_is_cancelled_and_its_end_waited_for(store, options) -> None:
+    script = CANCELLED.format(store=str(store), options=options)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=ENV) as kernel:
+        assert kernel.stdout
+        run_id = kernel.stdout.readline().strip()
+        words = command("cancel", "long", "--store", store, "--reason", "that is enough")
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=ENV, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{run_id}  long  cancelled\n", "")
+        assert kernel.stdout.read() == "that is enough\n"
+    again = subprocess.run(words, check=False, capture_output=True, text=True, env=ENV, timeout=60)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == f"agentnb: run 'long' ({run_id}) has ended already: cancelled\n"
+    deadline = time.monotonic() + 10
+    while list((store / "owners").iterdir()):
+        assert time.monotonic() < deadline, "a supervisor is left"
+
+
+def test_cancelling_what_has_ended_or_never_was_is_bad_input(run, history) -> None:
+    assert run("cancel", "good")[0::2] == (2, f"agentnb: run 'good' ({history['good']}) has ended already: completed\n")
+    code, out, err = run("cancel", "goood")
+    assert (code, out) == (2, "")
+    assert "did you mean 'good'?" in err
+
+
+def test_a_run_that_nobody_looks_after_cannot_be_cancelled_and_that_is_said(run, store, monkeypatch) -> None:
+    monkeypatch.setattr("agentnb.notebook.attach._DOUBT_S", 0.1)
+    live = queued("live", new_id())
+    with Store.open(store, owner="tester") as opened:
+        opened.apply([live, events.RunStarted(live.run_id)])
+        code, out, err = run("cancel", "live")
+    assert (code, out) == (2, "")
+    assert "'live' reads running" in err
+    assert "cannot be reached" in err

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agentnb.engine.attempt import Attempt, Plan
 from agentnb.engine.capture import Output
+from agentnb.engine.circumstances import git_commit
 from agentnb.engine.process import Spawner, SpawnerDied
 
 #: git gets this long; a repository that needs more is not asked again for `SLOW_S`.
@@ -18,11 +19,12 @@ SLOW_S = 60.0
 #: An answer is good for this long: a grid of short runs asks often.
 FRESH_S = 1.0
 _MANY = 1000
-#: It stops at the first difference and says nothing, its exit code does. No monitor, hook or diff program is started.
-_DIFF = ("diff", "--quiet", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-renames", "HEAD", "--")
-_OPTIONS = ("--no-optional-locks", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-#: The folder decides, whatever GIT_DIR says; naming the repository instead would switch off git's check of who owns it.
-_ENV_WITHOUT = ("env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE", "-u", "GIT_COMMON_DIR")
+#: Exits with 0 when something differs, 1 when nothing does, 2 when git cannot tell. The folder decides, whatever GIT_DIR says; naming the
+#: repository instead would switch off git's check of who owns it. No monitor or hook is started, and nothing is written.
+_SCRIPT = """unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR
+found=$(git --no-optional-locks -c core.fsmonitor=false -c core.hooksPath=/dev/null status \\
+    --porcelain --untracked-files=no --ignore-submodules=dirty --no-renames) || exit 2
+test -n "$found\""""
 _ENV = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
 
 
@@ -41,7 +43,7 @@ class Checkouts:
         """
         now = time.monotonic()
         known = self._asked.get(folder)
-        if known is not None and known[0] > now:
+        if known is not None and (known[0] > now or not known[1].done()):
             return known[1]
         if len(self._asked) > _MANY:
             self._asked = {name: item for name, item in self._asked.items() if item[0] > now}
@@ -51,9 +53,9 @@ class Checkouts:
 
     async def _ask(self, folder: str, env_id: int) -> bool | None:
         root = _root(folder)
-        if root is None:
+        if root is None or git_commit(root) is None:
             return None
-        plan = Plan([*_ENV_WITHOUT, "git", *_OPTIONS, *_DIFF], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
+        plan = Plan(["sh", "-c", _SCRIPT], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
         try:
             attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
             ended = await attempt.run()
@@ -63,7 +65,7 @@ class Checkouts:
             self._asked[folder] = (time.monotonic() + SLOW_S, self._asked[folder][1])
         if ended.exit is None or ended.stop is not None:
             return None
-        return {0: False, 1: True}.get(ended.exit.exit_code if ended.exit.exit_code is not None else -1)
+        return {0: True, 1: False}.get(ended.exit.exit_code if ended.exit.exit_code is not None else -1)
 
 
 def _ignore(_: object) -> None:

@@ -60,7 +60,7 @@ def _handle(root: Path, run_id: str) -> RunHandle:
             run.catch_up(row)
             run.on_event(final)
             return RunHandle(run, root, run.launched)
-        if (known := _known(run_id)) is not None:
+        if (known := _known(root, run_id)) is not None:
             return RunHandle(known, root, known.launched)
         try:
             return _live_handle(root, row)
@@ -71,11 +71,11 @@ def _handle(root: Path, run_id: str) -> RunHandle:
         settle(root)
 
 
-def _known(run_id: str) -> LiveRun | None:
+def _known(root: Path, run_id: str) -> LiveRun | None:
     """The run, if somebody in this process follows it already."""
     for client in clients():
         run = client.listener(run_id) if client.usable else None
-        if isinstance(run, LiveRun):
+        if isinstance(run, LiveRun) and run.output.root == root:
             return run
     return None
 

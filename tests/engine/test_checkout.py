@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agentnb.ids import new_id
 from tests.engine.driver import Engine, Loop, children, running, wait_until
 
 GIT = ["git", "-c", "user.name=n", "-c", "user.email=e@example.invalid", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"]
@@ -38,7 +39,7 @@ def dirty(engine: Engine, folder: Path, command: str = "sleep 0.05") -> bool | N
 
 def fresh(engine: Engine, folder: Path) -> bool | None:
     """As `dirty`, for a folder that was not asked about yet: an answer is good for a second."""
-    inner = folder / f"d{len(list(folder.iterdir()))}"
+    inner = folder / new_id()
     inner.mkdir()
     return dirty(engine, inner)
 
@@ -116,7 +117,7 @@ def test_a_run_that_is_cancelled_does_not_wait_for_git(store: Path, loop: Loop, 
 
 
 def test_many_runs_of_a_second_ask_once(store: Path, loop: Loop, tmp_path: Path, repository: Path) -> None:
-    env = fake_git(tmp_path / "bin", f"echo x >> {tmp_path}/asked; exit 1")
+    env = fake_git(tmp_path / "bin", f"echo x >> {tmp_path}/asked; echo M")
     with running(store, loop, env=env) as engine:
         start = time.monotonic()
         runs = [engine.launch("true", cwd=str(repository)) for _ in range(60)]

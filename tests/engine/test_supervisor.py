@@ -36,7 +36,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process_and_a_run_that_reads_interru
     waiting = [engine.launch("sleep 1000") for _ in range(5)]
     spawner = engine.spawner
     known = [spawner, *pids(2)]
-    wait_until(lambda: (store / "runs" / run.id / "stdout.log").exists())
+    wait_until((store / "runs" / run.id / "stdout.log").exists)
     engine.settle()
     os.kill(engine.pid, signal.SIGKILL)
     all_gone(known)

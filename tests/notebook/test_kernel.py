@@ -246,3 +246,22 @@ def test_a_restarted_kernel_starts_anew_and_sees_what_was(kernel, tmp_path) -> N
     kernel.run(SETUP)
     assert kernel.run("session.shell('echo new').wait().stdout") == "'new\\n'"
     assert kernel.run("nb.runs_df().status.tolist()") == "['completed', 'interrupted', 'completed']"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_detached_run_outlives_a_restart_and_a_kill_and_is_shown_live_by_the_next_kernel(kernel, tmp_path, kill) -> None:
+    kernel.run(SETUP)
+    code = "run = session.shell('echo $$ > pid; echo begin; while [ ! -e go ]; do sleep 0.02; done; echo end', name='long', detach=True)"
+    kernel.run(code)
+    pid = pid_in(tmp_path / "pid")
+    if kill:
+        os.killpg(os.getpgid(kernel.pid), signal.SIGKILL)
+        until(lambda: not lives(kernel.pid))
+    kernel.restart()
+    assert lives(pid)
+    assert "running" in kernel.run("import agentnb as nb; run = nb.attach('long'); run")
+    assert kernel.run("run.tail()") == "'begin'"
+    (tmp_path / "go").touch()
+    assert kernel.run("(await run).stdout") == "'begin\\nend\\n'"
+    kernel.close()
+    until(lambda: not list((tmp_path / "store" / "owners").iterdir()))

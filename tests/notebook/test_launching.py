@@ -47,7 +47,7 @@ def test_half_a_character_in_names_tags_and_parameters_does_not_harm_the_history
     group.wait()
     frame = session.runs_df()
     assert frame["tag.?"].tolist()[0] == "?"
-    assert frame["param.?"].tolist() == ["?", 1]
+    assert frame["param.?"].tolist() == ["?", "1"]
     with pytest.raises(nb.ConfigError, match="send: it contains"):
         run.send("\ud800")
 

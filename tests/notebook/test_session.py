@@ -269,7 +269,7 @@ def test_a_full_disk_is_told_and_what_was_kept_back_is_written_when_there_is_roo
     filler.unlink()
     assert run.wait(20).status == "completed"
     assert len(run.stdout) == 300011
-    assert session.runs_df().status.tolist() == ["completed", "completed"]
+    until(lambda: session.runs_df().status.tolist() == ["completed", "completed"])
     session.end()
 
 
