@@ -273,9 +273,9 @@ class Client:
             if not future.done():
                 future.set_exception(RuntimeError(why))
         self._replies.clear()
-        self.gone.set_result(why)
         if self.process is None:
             self._forget()
+        self.gone.set_result(why)
 
     def _pid(self) -> int | str:
         if self.process is not None:

@@ -151,7 +151,12 @@ class Fold:
 
     def _session_started(self, event: ev.SessionStarted) -> None:
         session, session_id = event.session, event.session.get("id")
-        if isinstance(session_id, str) and session_id not in self.sessions:
+        if not isinstance(session_id, str):
+            return
+        row = self.sessions.get(session_id)
+        if row is not None and row["status"] == "ended":  # its supervisor died, and another one goes on
+            row |= {"status": "active", "ended_at": None}
+        elif row is None:
             self.sessions[session_id] = {
                 "id": session_id, "name": session.get("name"), "status": "active", "owner": self._owner,
                 "created_at": stamp(session.get("created_at"), event.at), "tags": _object(session.get("tags")),

@@ -23,9 +23,12 @@ from agentnb.history.artifacts import Blobs
 from agentnb.history.faults import store_fault
 from agentnb.history.jsontext import dumps
 from agentnb.history.owners import OwnerLock
+from agentnb.history.strays import end_strays
 
 DATABASE = "history.db"
 BUSY_MS = 10_000
+#: A writer that serves others meanwhile waits for another's lock this long, and tries again later.
+OWNER_BUSY_MS = 1_000
 
 #: SQLite (or its binding) refused a value: the same rows are worth another try after Fold.clean.
 _UNBINDABLE = (UnicodeEncodeError, OverflowError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -45,6 +48,8 @@ def _lay_over(table: str, columns: Sequence[str], changes: Sequence[str], live: 
 _KNOWN = "SELECT id, status, session_id FROM runs WHERE id IN (SELECT value FROM json_each(?))"
 _LOG = "INSERT INTO events (at, type, session_id, run_id, step_id, data) VALUES (?, ?, ?, ?, ?, ?)"
 _SESSION = _lay_over("sessions", fold.SESSION_COLUMNS, fold.SESSION_CHANGES, "active")
+#: A supervisor died and its sessions were ended with it, but the notebook lives and goes on under another supervisor.
+_SESSION_AGAIN = "UPDATE sessions SET status = 'active', ended_at = NULL, owner = ? WHERE id = ? AND status = 'ended'"
 _SESSION_END = "UPDATE sessions SET status = ?, ended_at = ? WHERE id = ? AND status = 'active'"
 _RUN = _insert("runs", fold.RUN_COLUMNS)
 _RUN_CHANGE = f"UPDATE runs SET {', '.join(f'{c} = coalesce(?, {c})' for c in fold.RUN_CHANGES)} WHERE id = ?"  # noqa: S608
@@ -93,6 +98,7 @@ class Store:
             if owner is not None:
                 store._take(owner)
                 store.recovered = store.recover()
+                db.execute(f"PRAGMA busy_timeout = {OWNER_BUSY_MS}")
         except BaseException:
             store.close()
             raise
@@ -169,7 +175,9 @@ class Store:
             lock.remove()
         finally:
             lock.close()
-        return recovery.run_ids(left)
+        ended = recovery.run_ids(left)
+        end_strays(ended)
+        return ended
 
     def _write(self, events: Sequence[Message], *, clean: bool = False) -> None:
         db = self._db
@@ -183,6 +191,7 @@ class Store:
         db.executemany(_LOG, batch.log)
         for statement, rows in (
             (_SESSION_END, _rows(batch.session_ends.values(), (*fold.SESSION_CHANGES, "id"))),
+            (_SESSION_AGAIN, [(owner, row["id"]) for row in batch.sessions.values() if row["status"] == "active"]),
             (_SESSION, _rows(batch.sessions.values(), fold.SESSION_COLUMNS)),
             (_RUN, _rows(batch.new_runs.values(), fold.RUN_COLUMNS)),
             (_RUN_CHANGE, _rows(batch.runs.values(), (*fold.RUN_CHANGES, "id"))),

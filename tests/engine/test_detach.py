@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ class Follower:
     def on_lost(self, message: str) -> None:
         self.done.set_result(message)
 
+    def end(self) -> RunFinished:
+        """Its end; fails when the connection was lost."""
+        found = self.done.result(SOON)
+        assert isinstance(found, RunFinished), found
+        return found
+
     def seen(self) -> str:
         return "".join(text for event in list(self.events) if isinstance(event, OutputTail) for _, text in event.segments)
 
@@ -52,8 +59,9 @@ class Follower:
 
 def door(store: Path) -> Path:
     """The one door of the store."""
-    (path,) = wait_until(lambda: list((store / "owners").glob("*.sock")), "a door")
-    return path
+    found: list[Path] = wait_until(lambda: list((store / "owners").glob("*.sock")), "a door")
+    assert len(found) == 1
+    return found[0]
 
 
 @pytest.fixture
@@ -116,13 +124,12 @@ def test_all_clients_hear_of_a_run_and_replies_go_to_who_asked(detached: Engine,
         reply = other.ask(lambda number: requests.Attach(number, run.id))
         assert (reply["status"], reply["attempt"], reply["grace_s"]) == ("running", 1, 5.0)
         assert reply["started_at"] == run.of("run_started")[0].at
-    assert [other.ask(lambda number, n=n: requests.Ping(number, {"n": n})) for n, other in enumerate(others)] == [
-        {"n": n} for n in range(3)
-    ]
+    for n, other in enumerate(others):
+        assert other.ask(partial(requests.Ping, data={"n": n})) == {"n": n}
     assert others[0].ask(lambda number: requests.Flush(number, run.id))["stdout"]["size"] == 6
     assert others[1].ask(lambda number: requests.SendInput(number, run.id, "x", eof=True)) == {}
     Path("go").touch()
-    assert {other.done.result(SOON).status for other in others} == {"completed"}
+    assert {other.end().status for other in others} == {"completed"}
     assert run.wait().status == "completed"
 
 
@@ -232,9 +239,7 @@ def test_an_ordinary_supervisor_ends_with_its_first_client_whoever_else_is_there
         run = engine.launch("sleep 1000").started()
         other = Follower(call(), run.id)
         other.ask(lambda number: requests.Attach(number, run.id))
-    end = other.done.result(SOON)
-    assert isinstance(end, RunFinished)
-    assert end.status == "interrupted"
+    assert other.end().status == "interrupted"
     wait_until(lambda: not other.client.alive)
     assert not list((store / "owners").iterdir())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import threading
 from contextlib import ExitStack
@@ -46,6 +47,10 @@ def test_where_nobody_listens_knocking_fails_at_once(tmp_path: Path, make) -> No
         knock(path)
 
 
+def let_in(door: socket.socket) -> None:
+    door.accept()[0].close()
+
+
 def test_a_full_queue_at_the_door_is_waited_for_but_not_for_ever(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "s.sock"
     with open_door(path) as door, ExitStack() as callers:
@@ -55,7 +60,7 @@ def test_a_full_queue_at_the_door_is_waited_for_but_not_for_ever(tmp_path: Path,
         with pytest.raises(BlockingIOError):
             knock(path)
         monkeypatch.undo()
-        opener = threading.Timer(0.05, lambda: door.accept()[0].close())
+        opener = threading.Timer(0.05, let_in, [door])
         opener.start()
         callers.enter_context(knock(path))
         opener.join()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from agentnb.errors import StoreError
+from agentnb.events import SessionEnded
 from agentnb.history.owners import OwnerLock
 from agentnb.history.store import Store
-from tests.history.making import SECOND, T0, table, whole_run
+from tests.history.making import SECOND, T0, started_session, table, whole_run
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -151,3 +153,31 @@ def test_a_lock_is_not_taken_on_a_file_that_was_removed_meanwhile(tmp_path: Path
     assert again is not None
     assert (tmp_path / "a.lock").exists()
     again.close()
+
+
+def test_a_session_goes_on_under_another_owner_after_its_own_died(owned) -> None:
+    store, victim = owned
+    victim.kill()
+    victim.wait()
+    with Store.open(store, owner="heir") as heir:
+        assert [row["status"] for row in table(store, "sessions")] == ["ended"]
+        heir.apply([started_session()])
+        (session,) = table(store, "sessions")
+        assert (session["status"], session["ended_at"], session["owner"]) == ("active", None, "heir")
+        heir.apply([SessionEnded("S", "cancelled")])
+        heir.apply([started_session()])
+        assert [row["status"] for row in table(store, "sessions")] == ["cancelled"]
+
+
+def test_processes_of_runs_that_were_cut_off_are_ended(store: Path) -> None:
+    mark = "run-" + os.urandom(6).hex()
+    with subprocess.Popen(["sleep", "600"], env=os.environ | {"AGENTNB_RUN_ID": mark}) as stray:
+        other = subprocess.Popen(["sleep", "600"], env=os.environ | {"AGENTNB_RUN_ID": mark + "0"})
+        with Store.open(store, owner="dead") as dead:
+            dead.apply([started_session(), *whole_run(mark)[:2]])
+        with Store.open(store, owner="heir") as heir:
+            assert heir.recovered == [mark]
+        assert stray.wait(10) == -9
+        assert other.poll() is None
+        other.kill()
+        other.wait()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +23,8 @@ from agentnb.notebook import loop
 from agentnb.notebook.sources import RunSource
 from tests.notebook.polling import lives, until
 
+#: The function, as notebooks see it: without types.
+attach: Any = nb.attach
 #: Prints a line, waits for the file `go`, prints another.
 WAITS = "echo begin; while [ ! -e go ]; do sleep 0.02; done; echo end"
 
@@ -73,7 +76,7 @@ def detached(start_script: Callable[[str], object], command: str, options: str =
     """A detached run whose launcher is dead."""
     script = start_script(f"run = session.shell({command!r}, name='long', detach=True, {options})\n{SAY}input()")
     run_id = launched(script)
-    nb.attach(run_id)
+    attach(run_id)
     kill_9(script)
     return run_id
 
@@ -100,11 +103,11 @@ def test_a_detached_run_completes_after_kill_9_of_its_kernel_and_its_history_is_
     run_id, bound = launched(script).split()
     script.stdout.readline()
     kill_9(script)
-    until(lambda: nb.attach(bound).status is nb.RunStatus.INTERRUPTED)
-    assert nb.attach(run_id).status is nb.RunStatus.RUNNING
+    until(lambda: attach(bound).status is nb.RunStatus.INTERRUPTED)
+    assert attach(run_id).status is nb.RunStatus.RUNNING
     Path("go").touch()
     until(lambda: not supervisors(store))
-    run = nb.attach(run_id)
+    run = attach(run_id)
     assert (run.id, run.name, run.done, run.status, run.params) == (run_id, "long", True, nb.RunStatus.FAILED, {"n": 1})
     assert (run.stdout, run.stderr, run.tail(1)) == ("begin\nend\n", "", "end")
     assert run.error["message"] == "it exited with code 3"
@@ -126,7 +129,7 @@ def test_a_detached_run_completes_after_kill_9_of_its_kernel_and_its_history_is_
 
 
 def test_another_process_sees_a_detached_run_live_and_cancels_it(start_script, store) -> None:
-    run = nb.attach(detached(start_script, f"sleep 1000 & {WAITS}"))
+    run = attach(detached(start_script, f"sleep 1000 & {WAITS}"))
     assert (run.done, run.result) == (False, None)
     until(lambda: run.status is nb.RunStatus.RUNNING)
     until(lambda: run.stdout == "begin\n")
@@ -144,11 +147,11 @@ def test_another_process_sees_a_detached_run_live_and_cancels_it(start_script, s
     assert time.monotonic() - start < 15
     assert run.status is nb.RunStatus.CANCELLED
     until(lambda: not supervisors(store))
-    assert nb.attach(run.id).error == {"kind": "cancelled", "message": "seen enough"}
+    assert attach(run.id).error == {"kind": "cancelled", "message": "seen enough"}
 
 
 def test_an_attached_run_is_awaited_its_lines_followed_and_its_stdin_written(start_script) -> None:
-    run = nb.attach(detached(start_script, "while read line; do echo got $line; done; echo over", "stdin=True"))
+    run = attach(detached(start_script, "while read line; do echo got $line; done; echo over", "stdin=True"))
 
     async def talk() -> list[str]:
         seen = []
@@ -175,7 +178,7 @@ def test_two_processes_follow_one_run_and_both_see_its_end(start_script, session
 
 def test_a_run_of_a_living_kernel_is_attached_to_and_cancelled_from_another_process(start_script) -> None:
     script = start_script("run = session.shell('echo here; sleep 1000', name='theirs')\n" + SAY + "print(run.wait().error.message)")
-    run = nb.attach(launched(script)[:20])
+    run = attach(launched(script)[:20])
     until(lambda: run.stdout == "here\n")
     run.cancel("from outside")
     assert run.wait(20).status is nb.RunStatus.CANCELLED
@@ -195,7 +198,7 @@ def test_an_async_agent_of_a_living_kernel_can_be_cancelled_from_another_process
         print(run.wait().status)
         """
     )
-    run = nb.attach(launched(script))
+    run = attach(launched(script))
     until(lambda: "here" in run.stdout)
     run.cancel()
     assert run.wait(20).status is nb.RunStatus.CANCELLED
@@ -204,7 +207,7 @@ def test_an_async_agent_of_a_living_kernel_can_be_cancelled_from_another_process
 
 def test_kill_9_of_the_kernel_ends_an_attached_run_of_it_as_interrupted(start_script) -> None:
     script = start_script("run = session.shell('sleep 1000')\n" + SAY + "input()")
-    run = nb.attach(launched(script))
+    run = attach(launched(script))
     kill_9(script)
     assert run.wait(20).status is nb.RunStatus.INTERRUPTED
     assert "process ended" in run.error["message"]
@@ -219,7 +222,7 @@ def test_kill_9_of_the_detached_supervisor_leaves_no_process_and_reads_interrupt
     os.kill(pid, signal.SIGKILL)
     assert run.wait(20).status is nb.RunStatus.INTERRUPTED
     until(lambda: not any(lives(process.pid) for process in below))
-    again = nb.attach(run.id)
+    again = attach(run.id)
     assert (again.status, again.stdout) == (nb.RunStatus.INTERRUPTED, "kept\n")
     assert again.error["kind"] == "interrupted"
     assert not list((store / "owners").glob("*.sock"))[1:]  # but for this process's own
@@ -276,10 +279,10 @@ def test_a_python_function_outlives_its_kernel_and_an_async_one_is_refused(run_s
         print(session.python(agent, 5, detach=True).id)
         """
     )
-    run = nb.attach(out.strip())
+    run = attach(out.strip())
     assert run.wait(20).output == {"n": 5}
     assert [step.name for step in run.steps] == ["attempt 1", "work"]
-    assert nb.attach(run.id).snapshot().input_tokens == 7
+    assert attach(run.id).snapshot().input_tokens == 7
 
     async def agent() -> None: ...
 
@@ -305,7 +308,7 @@ def test_the_history_says_that_a_run_was_detached(session) -> None:
 def test_attaching_to_what_this_process_follows_already_gives_the_same_run(session) -> None:
     for options in ({}, {"detach": True}):
         run = session.shell("read line; echo $line", stdin=True, **options)
-        again = nb.attach(run.id)
+        again = attach(run.id)
         assert again._run is run._run
         again.send("hello\n")
         assert run.wait(20).stdout == again.wait(20).stdout == "hello\n"
@@ -315,24 +318,24 @@ def test_a_waiting_run_is_attached_to_and_seen_to_start(new_session) -> None:
     session = new_session(max_parallel=1)
     first, second = (session.shell(WAITS, detach=True, grace=3) for _ in range(2))
     loop.shutdown()
-    run = nb.attach(second.id)
+    run = attach(second.id)
     assert (run.status, run._run.grace_s) == (nb.RunStatus.PENDING, 3.0)
     Path("go").touch()
     assert run.wait(20).ok
-    assert nb.attach(first.id).status is nb.RunStatus.COMPLETED
+    assert attach(first.id).status is nb.RunStatus.COMPLETED
 
 
 def test_a_run_is_found_by_the_start_of_its_id_and_by_name_and_others_are_said_to_be_missing(session) -> None:
     run = session.shell("true", name="first-look")
     run.wait()
-    assert nb.attach("first-look").id == nb.attach(run.id[:25]).id == run.id
+    assert attach("first-look").id == attach(run.id[:25]).id == run.id
     with pytest.raises(nb.ConfigError, match="did you mean 'first-look'"):
-        nb.attach("frist-look")
+        attach("frist-look")
     for bad in ("", None, 7):
         with pytest.raises(nb.ConfigError, match="no run's id or name"):
-            nb.attach(bad)
+            attach(bad)
     with pytest.raises(nb.StoreError, match="no history"):
-        nb.attach(run.id, store="elsewhere")
+        attach(run.id, store="elsewhere")
 
 
 def test_a_store_that_was_copied_has_its_own_end_of_the_story(session, store, tmp_path) -> None:
@@ -341,8 +344,8 @@ def test_a_store_that_was_copied_has_its_own_end_of_the_story(session, store, tm
     session.runs_df()
     copy = tmp_path / "copy"
     shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*.sock"))
-    assert nb.attach(run.id, store=copy).status is nb.RunStatus.INTERRUPTED
-    assert nb.attach(run.id).status is nb.RunStatus.RUNNING
+    assert attach(run.id, store=copy).status is nb.RunStatus.INTERRUPTED
+    assert attach(run.id).status is nb.RunStatus.RUNNING
     Path("go").touch()
     assert run.wait(20).ok
 
@@ -361,7 +364,7 @@ def test_a_run_whose_supervisor_cannot_be_reached_is_a_clear_error(session, stor
     lock = OwnerLock.take(copy / "owners", owner)
     assert lock is not None
     with pytest.raises(nb.StoreError, match=r"'far' reads running in .* cannot be reached"):
-        nb.attach("far", store=copy)
+        attach("far", store=copy)
     lock.close()
     run.cancel()
     run.wait(20)
@@ -377,7 +380,7 @@ def test_an_owner_that_is_no_name_reaches_no_file(session, store, monkeypatch) -
     loop.shutdown()
     monkeypatch.setattr("agentnb.notebook.attach._DOUBT_S", 0.1)
     with pytest.raises(nb.StoreError, match="does not say which"):
-        nb.attach(run.id)
+        attach(run.id)
 
 
 def test_a_store_with_a_long_path_is_attached_to_as_well(tmp_path, new_session) -> None:
@@ -386,7 +389,7 @@ def test_a_store_with_a_long_path_is_attached_to_as_well(tmp_path, new_session) 
     run = session.shell(WAITS, detach=True)
     until(lambda: run.status is nb.RunStatus.RUNNING)
     loop.shutdown()
-    again = nb.attach(run.id, store=deep)
+    again = attach(run.id, store=deep)
     assert again._run is not run._run
     Path("go").touch()
     assert again.wait(20).stdout == "begin\nend\n"

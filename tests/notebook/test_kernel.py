@@ -259,7 +259,7 @@ def test_a_detached_run_outlives_a_restart_and_a_kill_and_is_shown_live_by_the_n
         until(lambda: not lives(kernel.pid))
     kernel.restart()
     assert lives(pid)
-    assert "running" in kernel.run("import agentnb as nb; run = nb.attach('long'); run")
+    assert kernel.run("import agentnb as nb; run = nb.attach('long'); print(run.status); run") == "running\n"
     assert kernel.run("run.tail()") == "'begin'"
     (tmp_path / "go").touch()
     assert kernel.run("(await run).stdout") == "'begin\\nend\\n'"
