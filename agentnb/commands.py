@@ -486,6 +486,8 @@ class ExecutionConfig(Data):
 
     def over(self, base: ExecutionConfig) -> ExecutionConfig:
         """This config laid over `base`: what is set here wins, environments are merged."""
+        if not self.model_fields_set:
+            return base
         mine = {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
         return base.model_copy(update=mine | {"env": base.env | self.env})
 

@@ -111,8 +111,8 @@ def _settled(spec: AnySpec, given: ExecutionConfig, defaults: ExecutionConfig) -
     if isinstance(spec, Python) and is_async(spec.function):
         _check_hosted(given)
         return given.over(defaults.model_copy(update=dict.fromkeys(("stdin", "working_dir", "capture", "limits")) | {"env": {}}))
-    own = ExecutionConfig(working_dir=getattr(spec, "working_dir", None), env=getattr(spec, "env", {}))
-    return given.over(own.over(defaults))
+    own = {name: value for name in ("working_dir", "env") if (value := getattr(spec, name, None))}
+    return given.over(ExecutionConfig(**own).over(defaults) if own else defaults)
 
 
 def _check_hosted(given: ExecutionConfig) -> None:
@@ -213,14 +213,20 @@ def _shell(shell: str, command: str) -> list[str]:
     return [*words, "-c", command]
 
 
+def _here() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - pathlib would do the same, slower, for each launch
+    except FileNotFoundError:
+        advice = "os.chdir(...) to another one, or give an absolute working_dir"
+        raise ConfigError(f"the current directory of the notebook was deleted; {advice}") from None
+
+
 def _folder(given: str | Path | None) -> str:
-    folder = os.path.expanduser(given or "")  # noqa: PTH111 - pathlib would do the same, slower, for each launch
+    if given is None:
+        return _here()
+    folder = os.path.expanduser(given)  # noqa: PTH111
     if not os.path.isabs(folder):  # noqa: PTH117
-        try:
-            folder = os.path.join(os.getcwd(), folder)  # noqa: PTH109, PTH118
-        except FileNotFoundError:
-            advice = "os.chdir(...) to another one, or give an absolute working_dir"
-            raise ConfigError(f"the current directory of the notebook was deleted; {advice}") from None
+        folder = os.path.join(_here(), folder)  # noqa: PTH118
     if not os.path.isdir(folder):  # noqa: PTH112
         what = "is no directory" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
         raise ConfigError(f"working_dir: {folder!r} {what}; create it or give another one")

@@ -75,7 +75,7 @@ class Lives(RuleBasedStateMachine):
             os.kill(target.pid, signal.SIGKILL)
             self.killed = True
         for _, possible in self.runs:
-            possible |= {"failed"} if who == "spawner" else {"interrupted", "cancelled"}
+            possible.update(["failed"] if who == "spawner" else ["interrupted", "cancelled"])
         time.sleep(0.05)
 
     def teardown(self) -> None:

@@ -54,7 +54,7 @@ def test_a_run_has_one_trace_id_from_its_request_to_its_last_event(session: nb.S
 def test_each_run_has_a_trace_of_its_own_and_the_environment_hash_is_the_same_for_all(session: nb.Session) -> None:
     group = session.map(nb.Shell("true"), nb.grid(n=range(20))).wait()
     assert len({run.trace_id for run in group}) == 20
-    assert len({result.metadata.environment_hash for result in group.results}) == 1
+    assert len({run.wait().metadata.environment_hash for run in group}) == 1
 
 
 def test_a_traceparent_that_is_given_is_left_to_the_child(session: nb.Session) -> None:
