@@ -12,6 +12,7 @@ from agentnb.engine.attempt import Attempt, Plan
 from agentnb.engine.capture import Output
 from agentnb.engine.circumstances import git_commit
 from agentnb.engine.process import Spawner, SpawnerDied
+from agentnb.engine.stop import Stop
 
 #: git gets this long; a repository that needs more is not asked again for `SLOW_S`.
 TIMEOUT_S = 2.0
@@ -35,6 +36,12 @@ class Checkouts:
         """`spawner` gives the live one."""
         self._spawner = spawner
         self._asked: dict[str, tuple[float, asyncio.Future[bool | None]]] = {}
+        self._live: set[Attempt] = set()
+
+    def spawner_died(self, why: Stop) -> None:
+        """Nobody is left to see to what was asked; it is ended already."""
+        for attempt in self._live:
+            attempt.lost(why)
 
     def dirty(self, folder: str, env_id: int) -> asyncio.Future[bool | None]:
         """Whether files that git tracks differ from the commit, in the repository around `folder`; asked now, answered later.
@@ -46,7 +53,7 @@ class Checkouts:
         if known is not None and (known[0] > now or not known[1].done()):
             return known[1]
         if len(self._asked) > _MANY:
-            self._asked = {name: item for name, item in self._asked.items() if item[0] > now}
+            self._asked = {name: item for name, item in self._asked.items() if item[0] > now or not item[1].done()}
         task = asyncio.get_running_loop().create_task(self._ask(folder, env_id))
         self._asked[folder] = (now + FRESH_S, task)
         return task
@@ -56,12 +63,15 @@ class Checkouts:
         if root is None or git_commit(root) is None:
             return None
         plan = Plan(["sh", "-c", _SCRIPT], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
+        attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
+        self._live.add(attempt)
         try:
-            attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
             ended = await attempt.run()
-        except (SpawnerDied, OSError):
+        except (SpawnerDied, OSError):  # no descriptors, no processes: nothing is known
             return None
-        if ended.stop is not None:
+        finally:
+            self._live.discard(attempt)
+        if ended.stop is not None and ended.stop.kind == "timeout":
             self._asked[folder] = (time.monotonic() + SLOW_S, self._asked[folder][1])
         if ended.exit is None or ended.stop is not None:
             return None

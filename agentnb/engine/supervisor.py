@@ -424,6 +424,7 @@ class Supervisor:
         for env_id, env in self.envs.items():
             self.spawner.set_env(env_id, env)
         why = Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it")
+        self.checkouts.spawner_died(why)
         for session in self._sessions.values():
             for execution in list(session.live.values()):
                 execution.spawner_died(why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentnb.ids import new_id
-from tests.engine.driver import Engine, Loop, children, running, wait_until
+from tests.engine.driver import Engine, Loop, children, lives, running, wait_until
 
 GIT = ["git", "-c", "user.name=n", "-c", "user.email=e@example.invalid", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"]
 
@@ -114,6 +115,26 @@ def test_a_run_that_is_cancelled_does_not_wait_for_git(store: Path, loop: Loop, 
         run.cancel()
         assert run.wait(5).status == "completed"
         assert time.monotonic() - start < 1
+
+
+def test_the_death_of_the_spawner_keeps_nobody_waiting_for_git(store: Path, loop: Loop, tmp_path: Path, repository: Path) -> None:
+    with running(store, loop, env=fake_git(tmp_path / "bin", f"echo x >> {tmp_path}/asked; sleep 1000")) as engine:
+        run = engine.launch("sleep 1000", cwd=str(repository))
+        wait_until((tmp_path / "asked").exists, "git")
+        start = time.monotonic()
+        os.kill(engine.spawner, signal.SIGKILL)
+        assert run.wait(10).status == "failed"
+        assert run.wait().detail["metadata"]["git_dirty"] is None
+        assert time.monotonic() - start < 1.5
+
+
+def test_a_kernel_that_dies_leaves_no_git_behind(store: Path, loop: Loop, tmp_path: Path, repository: Path) -> None:
+    with running(store, loop, env=fake_git(tmp_path / "bin", f"echo $$ > {tmp_path}/asked; exec sleep 1000")) as engine:
+        engine.launch("true", cwd=str(repository))
+        wait_until(lambda: (tmp_path / "asked").exists() and (tmp_path / "asked").read_text().strip(), "git")
+        git_pid = int((tmp_path / "asked").read_text())
+        assert lives(git_pid)
+    wait_until(lambda: not lives(git_pid), "the end of git", 1.0)
 
 
 def test_many_runs_of_a_second_ask_once(store: Path, loop: Loop, tmp_path: Path, repository: Path) -> None:
