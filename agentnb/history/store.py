@@ -23,7 +23,7 @@ from agentnb.history.artifacts import Blobs
 from agentnb.history.faults import store_fault
 from agentnb.history.jsontext import dumps
 from agentnb.history.owners import OwnerLock
-from agentnb.history.strays import end_strays
+from agentnb.history.strays import end_strays, still_serves
 
 DATABASE = "history.db"
 BUSY_MS = 10_000
@@ -168,6 +168,7 @@ class Store:
             return []
         try:
             with self._lock, self._transaction():
+                writer = self._db.execute("SELECT pid, hostname FROM owners WHERE owner = ?", (owner,)).fetchone()
                 left = recovery.endings(self._db, self.root, owner)
                 if left:
                     self._write(left)
@@ -176,7 +177,8 @@ class Store:
         finally:
             lock.close()
         ended = recovery.run_ids(left)
-        end_strays(ended)
+        if not still_serves(*writer or (None, None)):  # else this store is a copy, and the runs go on in the one it was copied from
+            end_strays(ended)
         return ended
 
     def _write(self, events: Sequence[Message], *, clean: bool = False) -> None:

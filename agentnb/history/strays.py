@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 _MARK = b"AGENTNB_RUN_ID="
+
+
+def still_serves(pid: int | None, hostname: str | None) -> bool:
+    """Whether the process that wrote itself down as an owner may still be there: it is a supervisor, or on another machine."""
+    if hostname is not None and hostname != socket.gethostname():
+        return True
+    try:
+        return b"agentnb/engine/__main__.py" in Path(f"/proc/{pid}/cmdline").read_bytes()  # which a zombie has none of
+    except OSError:
+        return False
 
 
 def end_strays(run_ids: Collection[str]) -> list[int]:

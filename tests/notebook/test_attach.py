@@ -338,7 +338,7 @@ def test_a_run_is_found_by_the_start_of_its_id_and_by_name_and_others_are_said_t
         attach(run.id, store="elsewhere")
 
 
-def test_a_store_that_was_copied_has_its_own_end_of_the_story(session, store, tmp_path) -> None:
+def test_a_store_that_was_copied_has_its_own_end_of_the_story_and_ends_nothing_of_the_other(session, store, tmp_path) -> None:
     run = session.shell(WAITS, detach=True)
     until(lambda: run.status is nb.RunStatus.RUNNING)
     session.runs_df()

@@ -253,15 +253,18 @@ def test_a_detached_run_outlives_a_restart_and_a_kill_and_is_shown_live_by_the_n
     kernel.run(SETUP)
     code = "run = session.shell('echo $$ > pid; echo begin; while [ ! -e go ]; do sleep 0.02; done; echo end', name='long', detach=True)"
     kernel.run(code)
-    pid = pid_in(tmp_path / "pid")
-    if kill:
-        os.killpg(os.getpgid(kernel.pid), signal.SIGKILL)
-        until(lambda: not lives(kernel.pid))
-    kernel.restart()
-    assert lives(pid)
-    assert kernel.run("import agentnb as nb; run = nb.attach('long'); print(run.status); run") == "running\n"
-    assert kernel.run("run.tail()") == "'begin'"
-    (tmp_path / "go").touch()
-    assert kernel.run("(await run).stdout") == "'begin\\nend\\n'"
+    try:
+        pid = pid_in(tmp_path / "pid")
+        if kill:
+            os.killpg(os.getpgid(kernel.pid), signal.SIGKILL)
+            until(lambda: not lives(kernel.pid))
+        kernel.restart()
+        assert lives(pid)
+        assert kernel.run("import agentnb as nb; run = nb.attach('long'); print(run.status); run") == "running\n"
+        assert kernel.run("run.tail()") == "'begin'"
+        (tmp_path / "go").touch()
+        assert kernel.run("(await run).stdout") == "'begin\\nend\\n'"
+    finally:
+        (tmp_path / "go").touch()  # it ends, whatever the test says
     kernel.close()
     until(lambda: not list((tmp_path / "store" / "owners").iterdir()))
