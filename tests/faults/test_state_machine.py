@@ -71,9 +71,9 @@ class Lives(RuleBasedStateMachine):
     def kill(self, who: str) -> None:
         supervisors = [child for child in psutil.Process().children() if "engine" in " ".join(child.cmdline())]
         targets = supervisors if who == "supervisor" else [below for child in supervisors for below in child.children()]
+        self.killed = True
         for target in targets[:1]:
             os.kill(target.pid, signal.SIGKILL)
-            self.killed = True
         for _, possible in self.runs:
             possible.update(["failed"] if who == "spawner" else ["interrupted", "cancelled"])
         time.sleep(0.05)
