@@ -78,24 +78,8 @@ __all__ = [
 if TYPE_CHECKING:
     from agentnb.agents.capabilities import capabilities, supports
     from agentnb.agents.context import RunContext
-    from agentnb.commands import (
-        Capture,
-        Command,
-        CommandResult,
-        Estimate,
-        ExecutionConfig,
-        Handler,
-        Issue,
-        Limits,
-        LocalModel,
-        Python,
-        ResourceUsage,
-        Retry,
-        Secret,
-        Shell,
-        Test,
-        Validation,
-    )
+    from agentnb.commands import Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Retry, Shell, Test, Validation
+    from agentnb.data import Secret
     from agentnb.errors import (
         AgentnbError,
         ArtifactCorrupted,
@@ -122,13 +106,14 @@ if TYPE_CHECKING:
     from agentnb.notebook.nesting import enable_nesting
     from agentnb.notebook.session import Session
     from agentnb.notebook.tables import artifacts_df, compare, events_df, runs_df, sessions_df, steps_df
+    from agentnb.results import CommandResult, Estimate, Issue, ResourceUsage
     from agentnb.states import ErrorKind, RunStatus, SessionStatus, StepStatus
 else:
     _HOMES = {
         "agents.capabilities": "capabilities supports",
         "agents.context": "RunContext",
-        "commands": "Capture Command CommandResult Estimate ExecutionConfig Handler Issue Limits LocalModel Python ResourceUsage Retry"
-        " Secret Shell Test Validation",
+        "commands": "Capture Command ExecutionConfig Handler Limits LocalModel Python Retry Shell Test Validation",
+        "data": "Secret",
         "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
         " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
         "model": "Artifact Run Step",
@@ -140,6 +125,7 @@ else:
         "notebook.nesting": "enable_nesting",
         "notebook.session": "Session",
         "notebook.tables": "artifacts_df compare events_df runs_df sessions_df steps_df",
+        "results": "CommandResult Estimate Issue ResourceUsage",
         "states": "ErrorKind RunStatus SessionStatus StepStatus",
     }
     _HOME = {name: f"agentnb.{home}" for home, names in _HOMES.items() for name in names.split()}

@@ -140,7 +140,7 @@ class StepStarted(Message):
 
 @dataclass(slots=True)
 class StepFinished(Message):
-    """A step ended. `tokens`: {"input": n, "output": n, ...}; `usage`: the fields of commands.ResourceUsage."""
+    """A step ended. `tokens`: {"input": n, "output": n, ...}; `usage`: the fields of results.ResourceUsage."""
 
     type = "step_finished"
     run_id: str
@@ -184,7 +184,7 @@ class RunFinished(Message):
 
     `stdout`, `stderr`: {"size": bytes, "text": str | None, "path": str | None}; `text` is there when all of the stream is
     small enough to live in the row, else `path` names the log file below the store.
-    `error`: {"kind": states.ErrorKind, "message": str, ...}. `usage`: the fields of commands.ResourceUsage.
+    `error`: {"kind": states.ErrorKind, "message": str, ...}. `usage`: the fields of results.ResourceUsage.
     `detail`: {"reason", "validation", "metadata", "warnings", "output_source"}.
     """
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentnb import commands as c
+from agentnb import data, results
 from agentnb.errors import ConfigError
 from agentnb.states import ErrorKind, RunStatus
 
@@ -50,8 +51,8 @@ BAD: list[tuple[Any, str]] = [
     (lambda: c.Validation(forbidden_patterns=["ok", "[a"]), "not a regular expression"),
     (lambda: c.Validation(json_schema={"type": "strnig"}), "json_schema"),
     (lambda: c.Validation(streams=["stdin"]), "streams"),
-    (lambda: c.Secret(""), "at least one character"),
-    (lambda: c.Secret(b"bytes"), "text"),
+    (lambda: data.Secret(""), "at least one character"),
+    (lambda: data.Secret(b"bytes"), "text"),
 ]
 
 
@@ -129,11 +130,11 @@ def test_a_python_call_may_pass_keywords_named_like_its_own_fields() -> None:
     "show", [str, repr, "{}".format, lambda s: repr(c.Shell("ls", env={"T": s})), lambda s: repr(c.ExecutionConfig(env={"T": s}))]
 )
 def test_a_secret_never_shows_its_value(show: Any) -> None:
-    assert "hunter2" not in show(c.Secret("hunter2"))
+    assert "hunter2" not in show(data.Secret("hunter2"))
 
 
 def test_a_secret_is_not_in_the_traceback_of_a_bad_option() -> None:
-    secret = c.Secret("".join(["hun", "ter2"]))  # so that no line of source in the traceback holds it
+    secret = data.Secret("".join(["hun", "ter2"]))  # so that no line of source in the traceback holds it
     with pytest.raises(ConfigError) as caught:
         c.ExecutionConfig(env={"T": secret, "BAD": None})
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
@@ -142,7 +143,7 @@ def test_a_secret_is_not_in_the_traceback_of_a_bad_option() -> None:
 
 
 def test_a_secret_cannot_be_pickled_but_reveals_its_value_when_asked() -> None:
-    secret = c.Secret("hunter2")
+    secret = data.Secret("hunter2")
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(secret)
     with pytest.raises(TypeError):
@@ -171,10 +172,10 @@ def test_stdin_is_text_or_open_or_empty(given_: Any, kept: Any) -> None:
 
 
 def test_a_result_says_whether_it_is_good_and_reads_a_newer_peer() -> None:
-    result = c.CommandResult(command_id="x", status="completed", command_status="success", usage={"cpu_time": 1.0, "newer": 1})
+    result = results.CommandResult(command_id="x", status="completed", command_status="success", usage={"cpu_time": 1.0, "newer": 1})
     assert result.ok
     assert result.status is RunStatus.COMPLETED
-    bad = c.CommandResult(command_id="x", status="failed", command_status="failed", error={"kind": "timeout", "message": "m"})
+    bad = results.CommandResult(command_id="x", status="failed", command_status="failed", error={"kind": "timeout", "message": "m"})
     assert not bad.ok
     assert bad.error
     assert bad.error.kind is ErrorKind.TIMEOUT

@@ -10,7 +10,8 @@ from typing import Any
 
 from agentnb.agents.local import local_work
 from agentnb.agents.python import check_call, is_async, python_work
-from agentnb.commands import AnySpec, Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Secret, Shell, Test
+from agentnb.commands import AnySpec, Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Shell, Test
+from agentnb.data import Secret
 from agentnb.engine import condition
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
@@ -84,6 +85,16 @@ def compile_work(
         "expected_exit_code": 0,
     }
     check = _check(config)
+    _aim(work, spec, check, params, run_id)
+    _check_texts(work)
+    if check:
+        work["check"] = check
+    _options(work, config, cwd)
+    return work
+
+
+def _aim(work: Work, spec: AnySpec, check: CheckPlan, params: Mapping[str, Any], run_id: str) -> None:
+    """Put into `work`, and for a Test into `check`, what the spec wants to be run."""
     match spec:
         case Shell():
             work["argv"] = _shell(spec.shell, spec.command)
@@ -100,11 +111,6 @@ def compile_work(
             work |= local_work(spec)  # type: ignore[typeddict-item]
         case Python():
             _python(spec, work, params, run_id)
-    _check_texts(work)
-    if check:
-        work["check"] = check
-    _options(work, config, cwd)
-    return work
 
 
 def _settled(spec: AnySpec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:

@@ -102,7 +102,7 @@ def structured(text: str) -> tuple[Any, str] | None:
 
 
 def issue(check: str, message: str, severity: str = "error") -> Json:
-    """One finding, as the fields of commands.Issue."""
+    """One finding, as the fields of results.Issue."""
     return {"severity": severity, "check": check, "message": message}
 
 

@@ -93,7 +93,7 @@ def _environment_hash(work: Work, environment: Mapping[str, str]) -> str:
 
 
 def metadata(work: Work, environment: Mapping[str, str], started_at: int | None, completed_at: int) -> Json:
-    """The fields of commands.ExecutionMetadata; stamps in microseconds."""
+    """The fields of results.ExecutionMetadata; stamps in microseconds."""
     return {
         "started_at": started_at,
         "completed_at": completed_at,

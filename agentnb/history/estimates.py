@@ -8,9 +8,10 @@ import sqlite3
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from agentnb.commands import AnySpec, Command, Estimate, Handler, LocalModel, Python, Shell
+from agentnb.commands import AnySpec, Command, Handler, LocalModel, Python, Shell
 from agentnb.history.jsontext import bindable
 from agentnb.history.reader import reading
+from agentnb.results import Estimate
 
 #: At most this many of the latest completed runs are looked at.
 MAX_RUNS = 200

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from agentnb.commands import CommandResult
 from agentnb.notebook import loop as loops
 from agentnb.notebook.handles import RunHandle, live_runs
 from agentnb.notebook.snapshot import GroupSnapshot
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, wait_all
+from agentnb.results import CommandResult
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agentnb import requests
 from agentnb.agents.compile import check_text
-from agentnb.commands import CommandResult
 from agentnb.errors import ConfigError
 from agentnb.events import Json
 from agentnb.history import reader
@@ -19,6 +18,7 @@ from agentnb.notebook.outcome import make_result
 from agentnb.notebook.reading import Stream
 from agentnb.notebook.snapshot import RunSnapshot
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, cancel_all, wait_all
+from agentnb.results import CommandResult
 from agentnb.states import RunStatus
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agentnb.commands import CommandError, CommandResult, CommandStatus, ExecutionMetadata, ResourceUsage
 from agentnb.events import Json, RunFinished
 from agentnb.notebook.reading import kept_bytes
+from agentnb.results import CommandError, CommandResult, CommandStatus, ExecutionMetadata, ResourceUsage
 from agentnb.states import RETRYABLE, ErrorKind, RunStatus
 
 _COMMAND_STATUS = {

@@ -35,7 +35,7 @@ from agentnb.states import SessionStatus
 if TYPE_CHECKING:
     import pandas as pd
 
-    from agentnb.commands import Estimate, Issue
+    from agentnb.results import Estimate, Issue
 
 
 class Session(SessionHistory):

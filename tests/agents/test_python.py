@@ -19,7 +19,8 @@ import pytest
 from agentnb.agents import context as nb
 from agentnb.agents.context import RunContext, takes_context
 from agentnb.agents.python import host, is_async, python_work
-from agentnb.commands import Python, Secret
+from agentnb.commands import Python
+from agentnb.data import Secret
 from agentnb.errors import ConfigError
 from tests.agents.children import Child, run
 
@@ -226,7 +227,7 @@ def test_arguments_that_cannot_travel_are_named() -> None:
     for spec, name in (
         (Python(agent, "a", lock), "argument 'conn' (_thread.lock)"),
         (Python(agent, "a", 1, extra=lock), "argument 'extra'"),
-        (Python(agent, "a", Secret("s")), "argument 'conn' (agentnb.commands.Secret)"),
+        (Python(agent, "a", Secret("s")), "argument 'conn' (agentnb.data.Secret)"),
         (Python(lambda: lock), "variable 'lock' of the function"),
     ):
         with pytest.raises(ConfigError, match="async def") as caught:
