@@ -21,6 +21,11 @@ PATIENCE = 5.0
 LASTING = ("anon_inode:", "/dev/urandom", "/dev/null", "/dev/pts/", "/dev/tty", "/proc/", "/sys/", "/usr/", "/etc/")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run browser tests last: playwright keeps an event loop running on the main thread, where others call asyncio.run."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A temporary folder that nobody else on this machine writes to, so that leftovers are this session's."""
