@@ -22,14 +22,32 @@ from agentnb.errors import ConfigError
 
 
 def _command_text(value: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"command: {value!r} is empty; write the command line as text, such as 'ls -l'")
+    return _some_text("command", value, "write the command line as text, such as 'ls -l'")
+
+
+def _prompt_text(value: str) -> str:
+    return _some_text("prompt", value, "write the question as text, such as 'Name three colours.'")
+
+
+def _some_text(what: str, value: str, advice: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{what}: {value!r} is a {type(value).__name__}, not text; {advice}")
+    if not value.strip():
+        raise ConfigError(f"{what}: {value!r} is empty; {advice}")
     if "\0" in value:
-        raise ConfigError("command: it contains a NUL character, which no process can be given")
+        raise ConfigError(f"{what}: it contains a NUL character, which no process can be given")
+    return value
+
+
+def _folder(value: object) -> object:
+    if value is not None and not isinstance(value, str | Path):
+        raise ConfigError(f"working_dir: {value!r} is a {type(value).__name__}; give the folder as text or a pathlib.Path")
     return value
 
 
 CommandText = Annotated[str, BeforeValidator(_command_text)]
+PromptText = Annotated[str, BeforeValidator(_prompt_text)]
+Folder = Annotated[str | Path | None, BeforeValidator(_folder)]
 
 
 class Spec(Data):
@@ -50,7 +68,7 @@ class Shell(Spec):
     type: Literal["shell"] = "shell"
     command: CommandText
     shell: str = "sh"
-    working_dir: str | Path | None = None
+    working_dir: Folder = None
     env: Env = Field(default_factory=dict)
 
     def __init__(self, command: str = "", /, **fields: Any) -> None:
@@ -63,7 +81,7 @@ class Command(Spec):
 
     type: Literal["command"] = "command"
     argv: tuple[str, ...]
-    working_dir: str | Path | None = None
+    working_dir: Folder = None
     env: Env = Field(default_factory=dict)
 
     def __init__(self, argv: Sequence[str | Path] = (), /, **fields: Any) -> None:
@@ -103,7 +121,7 @@ class Test(Spec):
     command: CommandText
     expected_exit_code: int = Field(default=0, ge=0, le=255)
     validation_script: str | None = None
-    working_dir: str | Path | None = None
+    working_dir: Folder = None
     env: Env = Field(default_factory=dict)
 
     def __init__(self, command: str = "", /, **fields: Any) -> None:
@@ -145,7 +163,7 @@ class LocalModel(Spec):
     """
 
     type: Literal["local_model"] = "local_model"
-    prompt: CommandText = "{{prompt}}"
+    prompt: PromptText = "{{prompt}}"
     system: str | None = None
     temperature: float = Field(default=0.2, ge=0, le=2)
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -294,15 +312,28 @@ class Handler(Data):
 
     `condition` compares `status`, `exit_code`, `error` (its message, "" when there is none) and `attempts`, with ``== != < <= > >=
     in``, ``and``, ``or`` and ``not``: ``nb.Handler("make clean", condition="status == 'timeout' or 'disk' in error")``.
-    The command finds the same in AGENTNB_STATUS, AGENTNB_EXIT_CODE, AGENTNB_ERROR and AGENTNB_ATTEMPTS.
+    The command finds the same in AGENTNB_STATUS, AGENTNB_EXIT_CODE, AGENTNB_ERROR and AGENTNB_ATTEMPTS. `timeout`: seconds or text,
+    default 60 s; it is ended then.
     """
 
     command: Shell | Command
     condition: str | None = None
+    timeout: Seconds | None = None
 
-    def __init__(self, command: str | Shell | Command = "", /, **fields: Any) -> None:
-        """Take the command positionally; a text is a shell line."""
-        super().__init__(**({"command": command} | fields))
+    if TYPE_CHECKING:
+
+        def __init__(self, command: str | Shell | Command, /, *, condition: str | None = None, timeout: Duration | None = None) -> None:
+            """The command positionally; the timeout as seconds or text."""
+    else:
+
+        def __init__(self, command: Any = "", /, **fields: Any) -> None:
+            """Take the command positionally; a text is a shell line."""
+            super().__init__(**({"command": command} | fields))
+
+    @field_validator("timeout")
+    @classmethod
+    def _some_time(cls, value: float | None) -> float | None:
+        return _more_than_zero(value)
 
     @field_validator("command", mode="before")
     @classmethod
@@ -323,6 +354,12 @@ def _handler_command(value: object) -> object:
     return value
 
 
+def _more_than_zero(value: float | None, advice: str = "") -> float | None:
+    if value is not None and value <= 0:
+        raise ConfigError(f"timeout: {value!r} must be more than zero{advice}")
+    return value
+
+
 def _handler(value: object) -> object:
     return value if isinstance(value, Handler) else _handler_command(value)
 
@@ -337,12 +374,13 @@ class ExecutionConfig(Data):
     `working_dir`: default the notebook's current directory. `stdin`: text for the child; default none (an empty stdin);
     ``stdin=True`` keeps it open for ``run.send(...)``. `artifacts`: glob patterns of files to keep, relative to the
     working directory. Commands that run after the last attempt, in this order: `on_success`; `on_failure`, then `rollback`, when the
-    run failed, timed out or was cancelled; `cleanup` always. Each is a shell line, nb.Shell, nb.Command or nb.Handler.
+    run failed, timed out or was cancelled; `cleanup` always. Each is a shell line, nb.Shell, nb.Command or nb.Handler, and has 60 s;
+    an nb.Handler can have more, or less.
     """
 
     timeout: Seconds | None = None
     capture: Capture | None = None
-    working_dir: str | Path | None = None
+    working_dir: Folder = None
     env: Env = Field(default_factory=dict)
     stdin: str | bool | None = None
     retry: Retry | None = None
@@ -380,18 +418,20 @@ class ExecutionConfig(Data):
     @field_validator("timeout")
     @classmethod
     def _positive(cls, value: float | None) -> float | None:
-        if value is not None and value <= 0:
-            raise ConfigError(f"timeout: {value!r} must be more than zero; leave it out for no timeout")
-        return value
+        return _more_than_zero(value, "; leave it out for no timeout")
 
     @field_validator("artifacts", mode="before")
     @classmethod
     def _globs(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("stdin")
+    @field_validator("stdin", mode="before")
     @classmethod
-    def _closed(cls, value: Any) -> Any:
+    def _stdin(cls, value: Any) -> Any:
+        if isinstance(value, bytes | bytearray):
+            raise ConfigError("stdin: it is bytes; decode them to text, or let the command read a file")
+        if not isinstance(value, str | bool | None):
+            raise ConfigError(f"stdin: {value!r} is a {type(value).__name__}; give text, or True to keep it open for run.send(...)")
         return None if value is False else value
 
     def over(self, base: ExecutionConfig) -> ExecutionConfig:

@@ -53,7 +53,8 @@ def _explain(cls: type[BaseModel], bad: ValidationError) -> str:
 class Secret:
     """A value that must not be seen: ``env={"TOKEN": nb.Secret("...")}``.
 
-    The child gets the value; the store, logs, views and tracebacks never do, and output that contains it is masked.
+    The child gets the value; the store, logs, views and tracebacks never do: where output, names, commands, parameters, tags, results
+    or text kept as an artifact contain it, they show ``***``. Files that are kept as artifacts stay as they are.
     """
 
     __slots__ = ("_value",)

@@ -222,11 +222,12 @@ RECORDED: tuple[type[Message], ...] = (
 
 @dataclass(slots=True)
 class Ready(Message):
-    """The supervisor is up."""
+    """The supervisor is up, or has another spawner. When the supervisor dies, all is over once `spawner` (its pid) has ended, too."""
 
     type = "ready"
     version: int
     pid: int
+    spawner: int = 0
 
 
 @dataclass(slots=True)

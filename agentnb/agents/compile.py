@@ -184,6 +184,8 @@ def _handler(when: Any, given: Shell | Command | Handler, work: Work, cwd: str) 
     if isinstance(given, Handler) and given.condition is not None:
         condition.check(given.condition)
         plan["condition"] = given.condition
+    if isinstance(given, Handler) and given.timeout is not None:
+        plan["timeout_s"] = given.timeout
     return plan
 
 

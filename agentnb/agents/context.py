@@ -154,7 +154,7 @@ class RunContext:
         """Keep something that the run made.
 
         `data_or_path`: a ``pathlib.Path`` of a file (past 1 MiB it has to stay there until the run has ended); bytes; text; or
-        a dict or list, kept as JSON. `content_type`: default by the ending of `name`. Raises ConfigError for data above 5 MiB,
+        a dict or list, kept as JSON. The run's secrets are masked in all but files. `content_type`: default by the ending of `name`. Raises ConfigError for data above 5 MiB,
         for a file that is not there, and for other types.
         """
         report: Report = {"t": "artifact", "name": _name(name, "artifact")}
@@ -166,6 +166,8 @@ class RunContext:
             from base64 import b64encode  # not needed by most runs
 
             report["data"] = b64encode(data).decode()
+            if isinstance(data_or_path, os.PathLike):
+                report["file"] = True
         self._send(report)
 
     def usage(self, *, input_tokens: int = 0, output_tokens: int = 0, cost_usd: float = 0.0) -> None:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from math import isfinite, isnan
+from math import isfinite
 from typing import Any
 
 from agentnb.errors import ConfigError
@@ -25,8 +25,8 @@ def jsonable(value: Any, what: str) -> Any:
 
     Sets become lists (sorted where they can be), dates ISO text, timedeltas seconds, paths text, enums their values,
     named tuples, dataclasses and pydantic models dicts, a DataFrame a list of row dicts, a Series with its default index a list
-    and otherwise a dict. JSON has no NaN and no infinity: NaN, NaT and NA become None, infinities the texts ``"Infinity"`` and
-    ``"-Infinity"``. Raises ConfigError that says where the value is and what to return instead, also past 4 MiB of JSON.
+    and otherwise a dict. JSON has no NaN and no infinity: they become None, as NaT and NA do. Raises ConfigError that says where the
+    value is and what to return instead, also past 4 MiB of JSON.
     """
     data = _convert(value, what, 0)
     size = len(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
@@ -64,12 +64,8 @@ def _convert(value: Any, where: str, depth: int) -> Any:
     return _object(value, where, depth)
 
 
-def _number(value: float) -> float | str | None:
-    if isfinite(value):
-        return value
-    if isnan(value):
-        return None
-    return "Infinity" if value > 0 else "-Infinity"
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:

@@ -95,8 +95,7 @@ async def host(spec: Python, params: Mapping[str, Any] | None, send: Send, run_i
         send({"t": "cancelled"})
         raise
     except BaseException as bad:  # noqa: BLE001 - SystemExit and KeyboardInterrupt would end the loop that all runs share
-        if not (isinstance(bad, SystemExit) and bad.code in {None, 0}):
-            send(failure(bad))
+        send({"t": "result", "output": None} if isinstance(bad, SystemExit) and bad.code in (None, 0) else failure(bad))
     finally:
         send({"t": "done"})
 

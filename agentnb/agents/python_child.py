@@ -34,7 +34,10 @@ def main(body: bytes, channel: Channel) -> int:
     try:
         return _run(body, context, channel)
     except SystemExit as end:
-        return _exit_code(end)
+        code = _exit_code(end)
+        if code == 0:  # a decision to end here, unlike a process that just ends
+            channel.send({"t": "result", "output": None})
+        return code
 
 
 def _run(body: bytes, context: RunContext, channel: Channel) -> int:

@@ -123,7 +123,8 @@ class AgentLog:
     def _on_artifact(self, data: Json) -> None:
         name, kind = str(data["name"]), data.get("content_type")
         if "data" in data:
-            self._start(self._keep_bytes(name, base64.b64decode(data["data"], validate=True), kind))
+            content = base64.b64decode(data["data"], validate=True)
+            self._start(self._keep_bytes(name, content if data.get("file") else self._of.masked_bytes(content), kind))
         else:
             self._start(self.keep_file(name, Path(self._of.work["cwd"]) / data["path"], kind))
 
@@ -173,6 +174,8 @@ class AgentLog:
                     outcome.fail(kind, str(done))
         if self._result:
             outcome.output, outcome.output_source = self._result[0], "returned"
+        elif self._error is None and self._of.work.get("channel"):
+            outcome.fail("execution_failed", "the process ended without returning")
         own = outcome.ok or (outcome.error is not None and outcome.error["kind"] == "execution_failed")  # else it was stopped
         if self._error is not None and own and outcome.signal is None:
             outcome.status = "cancelled" if self._error["kind"] == "cancelled" else "failed"

@@ -28,6 +28,24 @@ _PIPE_READS = 32
 
 
 @dataclass(slots=True)
+class EarlyInput:
+    """Text for the stdin of a process that has not started. `written` is set as Stdin.write's future is."""
+
+    data: bytes
+    eof: bool
+    written: asyncio.Future[Any]
+
+    def give(self, stdin: Stdin) -> None:
+        """Write it now."""
+        stdin.write(self.data, eof=self.eof).add_done_callback(lambda done: self.settle(done.result()))
+
+    def settle(self, error: str | None) -> None:
+        """Say what became of it."""
+        if not self.written.done():
+            self.written.set_result(error)
+
+
+@dataclass(slots=True)
 class Plan:
     """What to start. `stdin`: text, None (empty) or True (stays open), or `stdin_file`. `on_report`: opens a channel for reports."""
 
@@ -43,6 +61,7 @@ class Plan:
     payload: bytes | None = None
     on_report: Callable[[Json], None] | None = None
     limits: LimitWatch | None = None
+    early: list[EarlyInput] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -177,6 +196,8 @@ class Attempt:
             return os.open(self._plan.stdin_file or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self.stdin = Stdin(self._loop, ours)
+        while self._plan.early:
+            self._plan.early.pop(0).give(self.stdin)
         if isinstance(self._plan.stdin, str):
             self.stdin.write(self._plan.stdin.encode("utf-8", "surrogateescape"), eof=True)
         return theirs

@@ -43,6 +43,7 @@ class Checking:
         outcome.issues = await self._search(outcome)
         if script := self._plan.get("script"):
             outcome.issues += await self._script(script)
+        outcome.issues = [issue | {"message": self._of.masked(issue["message"])} for issue in outcome.issues]
         verdict = Outcome()
         if errors := [issue["message"] for issue in outcome.issues if issue["severity"] == "error"]:
             outcome.fail("validation_error", "; ".join(errors), "validation_failed")

@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 
 from agentnb import requests, wire
 from agentnb.engine.door import knock
+from agentnb.engine.interrupts import Deferred
 from agentnb.errors import RuntimeUnavailable
 from agentnb.events import Json, Message, Ready, Reply, StoreTrouble
 
@@ -33,6 +34,8 @@ SHUTDOWN_S = 15.0
 #: A supervisor that goes on is told of the last launches before it is left alone; this long it may take to say that it heard.
 _GOODBYE_S = 10.0
 
+#: When the supervisor died, its spawner ends what is left within this long.
+_LAST_PROCESSES_S = 5.0
 _clients: list[Client] = []
 
 
@@ -83,6 +86,7 @@ class Client:
         self._env: dict[Any, Any] = {}
         self._env_id = 0
         self._log: IO[bytes] | None = None
+        self._spawner = -1
         self.alive = True
         self.trouble: dict[str, str] = {}
         self.ready: concurrent.futures.Future[int] = concurrent.futures.Future()
@@ -125,7 +129,7 @@ class Client:
     def send(self, messages: Sequence[Message]) -> None:
         """Send at once what the socket takes; the rest follows from the loop thread. Raises TypeError, ValueError on no JSON data."""
         frame = wire.encode(messages)
-        with self._lock:
+        with Deferred(), self._lock:  # half of a frame, or one that nobody pushes, would be the end of the connection
             if not self.alive:
                 return
             waiting = bool(self._outbox)
@@ -158,7 +162,7 @@ class Client:
     def request(self, make: Callable[[int], Message]) -> concurrent.futures.Future[Json]:
         """Send a request that is replied to; the future fails with RuntimeError when the reply is an error."""
         future: concurrent.futures.Future[Json] = concurrent.futures.Future()
-        with self._lock:
+        with Deferred(), self._lock:
             self._numbers += 1
             number = self._numbers
             self._replies[number] = future
@@ -170,13 +174,14 @@ class Client:
     def environment(self, env: Mapping[str, str]) -> int:
         """The number of this environment; it is sent when it is not the one that was sent last."""
         now = _comparable(env)
-        with self._lock:
-            if self._env_id and self._env == now:
-                return self._env_id
-            self._env = dict(now)
-            self._env_id += 1
-            number = self._env_id
-        self.send([requests.SetEnv(number, dict(env))])
+        with Deferred():  # a number that is kept but was not sent would fail every launch that names it
+            with self._lock:
+                if self._env_id and self._env == now:
+                    return self._env_id
+                self._env = dict(now)
+                self._env_id += 1
+                number = self._env_id
+            self.send([requests.SetEnv(number, dict(env))])
         return number
 
     def listen(self, run_id: str, listener: Listener) -> None:
@@ -226,7 +231,10 @@ class Client:
             self._reply(message)
         elif isinstance(message, StoreTrouble):
             self._note_trouble(message)
-        elif isinstance(message, Ready) and not self.ready.done():
+        elif isinstance(message, Ready):
+            self._watch_spawner(message.spawner)
+            if self.ready.done():
+                return
             if message.version != requests.PROTOCOL_VERSION:
                 self.ready.set_exception(
                     RuntimeError(
@@ -261,6 +269,33 @@ class Client:
             self._loop.remove_writer(self._sock)
             self._sock.close()
         why = f"the supervisor process {self._pid()} ended{self._last_words()}"
+        if self._spawner < 0 or not self._listeners:
+            self._spawner_ended(why)
+            return
+        # Its spawner is ending what it left behind just now: a run is over when its processes are.
+        timer = self._loop.call_later(_LAST_PROCESSES_S, self._spawner_ended, why)
+
+        def ended() -> None:
+            timer.cancel()
+            self._spawner_ended(why)
+
+        self._loop.add_reader(self._spawner, ended)
+
+    def _spawner_ended(self, why: str) -> None:
+        self._watch_spawner(0)
+        self._tell_of_the_end(why)
+
+    def _watch_spawner(self, pid: int) -> None:
+        """Keep a descriptor that becomes readable at the end of process `pid`; 0: none."""
+        if self._spawner >= 0:
+            self._loop.remove_reader(self._spawner)
+            os.close(self._spawner)
+            self._spawner = -1
+        if pid:
+            with suppress(OSError):  # it has ended
+                self._spawner = os.pidfd_open(pid)
+
+    def _tell_of_the_end(self, why: str) -> None:
         listeners = list(self._listeners.values())
         self._listeners.clear()
         for listener in listeners:
@@ -296,6 +331,9 @@ class Client:
         self._lock = threading.Lock()  # it may be held by a thread that was not copied
         self.alive = False
         self._sock.close()
+        if self._spawner >= 0:
+            os.close(self._spawner)
+            self._spawner = -1
 
     def close(self) -> None:
         """Let go of the supervisor. One that ends with this process is told to (it ends its runs first), and waited for."""
@@ -319,6 +357,9 @@ class Client:
         self._forget()
 
     def _forget(self) -> None:
+        if self._spawner >= 0 and self._loop.is_closed():
+            os.close(self._spawner)
+            self._spawner = -1
         if self._log is not None:
             self._log.close()
         if self in _clients:

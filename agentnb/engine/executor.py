@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from agentnb.engine import retry
 from agentnb.engine.agent_log import AgentLog
-from agentnb.engine.attempt import Attempt, Ended, Plan
+from agentnb.engine.attempt import Attempt, EarlyInput, Ended, Plan
 from agentnb.engine.capture import SPILL_AFTER_S, Output
 from agentnb.engine.checking import Checking
 from agentnb.engine.checkout import TIMEOUT_S as GIT_TIMEOUT_S
@@ -72,6 +72,7 @@ class Execution:
         self._stop: Stop | None = None
         self._current: Attempt | None = None
         self._sleeper: asyncio.Future[None] | None = None
+        self.early: list[EarlyInput] = []
         self._hosted: asyncio.Future[None] | None = None
         self.out: Output | None = None
         self._agent = AgentLog(self)
@@ -116,12 +117,15 @@ class Execution:
             self._hosted.set_result(None)
         self._agent.take(data)
 
-    def send(self, text: str, *, eof: bool) -> asyncio.Future[Any] | None:
-        """Write to its stdin; None when it has none."""
+    def send(self, given: EarlyInput) -> None:
+        """Write to its stdin, now or as soon as there is one."""
         attempt = self._current
-        if attempt is None or attempt.stdin is None:
-            return None
-        return attempt.stdin.write(text.encode("utf-8", "surrogateescape"), eof=eof)
+        if attempt is not None and attempt.stdin is not None:
+            given.give(attempt.stdin)
+        elif self._ending:
+            given.settle("it has ended")
+        else:
+            self.early.append(given)
 
     def emit(self, event: Message) -> None:
         """Record an event of this run."""
@@ -130,6 +134,10 @@ class Execution:
     def masked(self, data: Any) -> Any:
         """JSON data, or None, without this run's secrets."""
         return data if self._masker is None else self._masker.clean_data(data)
+
+    def masked_bytes(self, data: bytes) -> bytes:
+        """Bytes without this run's secrets."""
+        return data if self._masker is None else self._masker.clean_bytes(data)
 
     def _masked_error(self, error: Json | None) -> Json | None:
         return error and error | {"message": self.masked(error["message"])}
@@ -167,6 +175,8 @@ class Execution:
             outcome, attempts = Outcome(), 1
             outcome.fail("runtime_error", f"agentnb failed: {type(bad).__name__}: {bad}", "internal_error")
         self._ending = True
+        for given in self.early:
+            given.settle("it ended before it could read that")
         try:
             await self._keep_artifacts(outcome)
             await Handlers(self, outcome, attempts).run()
@@ -269,6 +279,7 @@ class Execution:
             env=self.own_env(work["env"]) | {"AGENTNB_ATTEMPT": str(number)},
             capture=work["capture"],
             stdin=work["stdin"],
+            early=self.early,
             timeout_s=work["timeout_s"],
             grace_s=work["grace_s"],
             payload=base64.b64decode(work["payload"]) if "payload" in work else None,
@@ -363,7 +374,7 @@ class Execution:
                 self.warn(f"artifacts: {len(names)} files match {pattern!r}; the first {MAX_ARTIFACTS} were kept")
             for name in names[:MAX_ARTIFACTS]:
                 try:
-                    await self._agent.keep_file(name, cwd / name, None)
+                    await self._agent.keep_file(self.masked(name), cwd / name, None)
                 except StoreError as bad:
                     outcome.fail("artifact_error", str(bad))
 

@@ -15,7 +15,7 @@ from agentnb.events import Json
 if TYPE_CHECKING:
     from agentnb.engine.executor import Execution
 
-#: A handler that has no end of its own is ended after this long.
+#: A handler that has no end of its own is ended after this long, unless it says how long.
 HANDLER_TIMEOUT_S = 60.0
 #: Characters of an error that handlers get; the system bounds the size of their environment.
 MAX_ERROR = 8000
@@ -43,6 +43,7 @@ class Handlers:
     async def _handle(self, handler: HandlerPlan) -> None:
         rule = handler.get("condition")
         given = {"command": handler["display"]} | ({"condition": rule} if rule else {})
+        given = {name: self._of.masked(text) for name, text in given.items()}
         step = self._of.begin_step("handler", handler["when"], 1, given=given)
         streams = None
         if (verdict := self._excused(rule)) is None:
@@ -67,6 +68,6 @@ class Handlers:
         env = {name: value.replace("\0", "") for name, value in self._of.own_env(handler["env"] | context).items()}
         out = Output(self._of.folder / handler["when"], 1, secrets=self._of.secrets)
         plan = Plan(handler["argv"], handler["cwd"], self._of.work["env_id"], env)
-        plan.timeout_s, plan.grace_s = HANDLER_TIMEOUT_S, self._of.work["grace_s"]
+        plan.timeout_s, plan.grace_s = handler.get("timeout_s", HANDLER_TIMEOUT_S), self._of.work["grace_s"]
         ended = await self._of.process(plan, out, lambda _pid: None)
         return judge(ended), {name: stream.record(self._of.store.root) for name, stream in out.streams.items()}

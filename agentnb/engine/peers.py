@@ -51,6 +51,11 @@ class Peers:
         peer.send([self._greeting])
         return peer
 
+    def greet(self, greeting: Message) -> None:
+        """Send a new greeting to everybody, and to those who come later."""
+        self._greeting = greeting
+        self.send([greeting])
+
     def _gone(self, peer: Peer) -> None:
         if peer in self._all:
             self._all.remove(peer)

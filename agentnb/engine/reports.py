@@ -7,9 +7,10 @@ them as requests.Report. A report that is not understood is kept as a warning, n
     {"t": "output", "stream": "stdout", "text": "..."}           goes to that stream as it is
     {"t": "step", "id": "s1", "name": "...", "kind": "turn", "status": "running", "parent": null, "input": ...}
     {"t": "step", "id": "s1", "status": "completed", "output": ..., "error": "...", "tokens": {"input": 1}, "cost_usd": 0.1}
-    {"t": "artifact", "name": "...", "path": "...", "content_type": "..."}      or "data": base64 instead of "path"
+    {"t": "artifact", "name": "...", "path": "...", "content_type": "..."}
     {"t": "usage", "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.1, "tokens_per_s": 9.0}       totals so far
-    {"t": "result", "output": ...}                               the run's output; the process still has to exit well
+        with "data": base64 instead of "path"; secrets are masked in it, unless "file": true says that it is a file's content
+    {"t": "result", "output": ...}                the run's output; a process has to send one, or an error, and then to exit well
     {"t": "error", "kind": "execution_failed", "message": "...", "details": {"traceback": "..."}}     the run failed
     {"t": "done"}                                                hosted runs only: nothing follows
     {"t": "cancelled"}                                           hosted runs only: it ended because it was told to

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agentnb.engine.attempt import EarlyInput
 from agentnb.engine.work import Work
 from agentnb.events import Json
 
@@ -20,6 +21,7 @@ class Waiting:
 
     run: Json
     work: Work
+    early: list[EarlyInput] = field(default_factory=list)
 
 
 @dataclass(slots=True)

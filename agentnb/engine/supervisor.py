@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentnb import requests
+from agentnb.engine.attempt import EarlyInput
 from agentnb.engine.checkout import Checkouts
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
@@ -107,6 +108,7 @@ class SessionHost:
             self.queue.finished(item.run["id"])
             return
         self.live[execution.run_id] = execution
+        execution.early = item.early
         execution.watched = self._supervisor.watching.wants(execution.run_id)
         task = asyncio.get_running_loop().create_task(self._run(execution))
         self._tasks.add(task)
@@ -122,9 +124,24 @@ class SessionHost:
             self.queue.finished(execution.run_id)
             self._check_idle()
 
+    def send(self, run_id: str, given: EarlyInput) -> None:
+        """Write to the stdin of a run, waiting or live."""
+        item, execution = self.queue.item(run_id), self.live.get(run_id)
+        work = item.work if item is not None else execution.work if execution is not None else None
+        if work is None:
+            given.settle("it has ended")
+        elif work["stdin"] is not True:
+            given.settle("it has no open stdin; launch it with stdin=True")
+        elif item is not None:
+            item.early.append(given)
+        elif execution is not None:
+            execution.send(given)
+
     def stop(self, run_id: str, why: Stop) -> None:
         """End one run, waiting or live."""
         if (item := self.queue.drop(run_id)) is not None:
+            for given in item.early:
+                given.settle("it ended before it could read that")
             status = "cancelled" if why.status == "interrupted" else why.status
             detail: Json = {"metadata": {"trace_id": item.run.get("trace_id")}}
             self.emit(RunFinished(run_id, status, error={"kind": why.kind, "message": why.message}, detail=detail))
@@ -179,9 +196,8 @@ class Supervisor:
         self._of_run: dict[str, SessionHost] = {}
         self._closing = False
         self._done: asyncio.Future[None] = self._loop.create_future()
-        greeting = Ready(requests.PROTOCOL_VERSION, os.getpid())
-        self.peers = Peers(self._loop, sock, greeting, self._handle, self._peer_gone)
         self.spawner = Spawner(self._loop, self._spawner_died)
+        self.peers = Peers(self._loop, sock, self._greeting(), self._handle, self._peer_gone)
         self.checkouts = Checkouts(lambda: self.spawner)
         self.envs: dict[int, dict[str, str]] = {}
         self._envs_bound = 2 * KEPT_ENVS
@@ -191,6 +207,9 @@ class Supervisor:
         self._refused: dict[str, str] = {}
         self._client = -1
         prepare_host()
+
+    def _greeting(self) -> Ready:
+        return Ready(requests.PROTOCOL_VERSION, os.getpid(), self.spawner.pid)
 
     async def serve(self) -> None:
         """Serve until it is time to stop, then end what runs, write the last rows and let go of the clients."""
@@ -302,6 +321,10 @@ class Supervisor:
             session.emit(SessionStarted(message.session))
 
     def _recorder(self, path: str) -> Recorder:
+        known = self._recorders.get(path)
+        if known is not None and known.store.gone():  # its sessions hear that it was deleted; new ones get a new one
+            known.close()
+            del self._recorders[path]
         if path not in self._recorders:
             store = Store.open(Path(path), owner=self._id)
             self._recorders[path] = Recorder(self._loop, store, self._publish)
@@ -344,12 +367,14 @@ class Supervisor:
         peer.send([Reply(request_id, {"trouble": session.recorder.trouble})])
 
     def _on_send_input(self, peer: Peer, message: requests.SendInput) -> None:
-        execution = self._execution(message.run_id)
-        written = execution.send(message.text, eof=message.eof) if execution else None
-        if written is None:
-            peer.send([Reply(message.request_id, error="it is not running with an open stdin (launch it with stdin=True)")])
-            return
+        written: asyncio.Future[Any] = self._loop.create_future()
         written.add_done_callback(lambda done: peer.send([Reply(message.request_id, error=done.result())]))
+        given = EarlyInput(message.text.encode("utf-8", "surrogateescape"), message.eof, written)
+        session = self._of_run.get(message.run_id)
+        if session is None:
+            given.settle("it has ended")
+        else:
+            session.send(message.run_id, given)
 
     def _execution(self, run_id: str) -> Execution | None:
         session = self._of_run.get(run_id)
@@ -421,6 +446,7 @@ class Supervisor:
         """Its children are ours now: end them, fail their runs, and start another spawner."""
         end_own_children({self.spawner.pid})
         self.spawner = Spawner(self._loop, self._spawner_died)
+        self.peers.greet(self._greeting())
         for env_id, env in self.envs.items():
             self.spawner.set_env(env_id, env)
         why = Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it")

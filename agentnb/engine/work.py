@@ -31,7 +31,7 @@ class CheckPlan(TypedDict, total=False):
 
 
 class HandlerPlan(TypedDict):
-    """A command that runs after the last attempt. `condition`: see engine/condition.py."""
+    """A command that runs after the last attempt, for at most `timeout_s` (default 60). `condition`: see engine/condition.py."""
 
     when: Literal["on_success", "on_failure", "rollback", "cleanup"]
     argv: list[str]
@@ -39,6 +39,7 @@ class HandlerPlan(TypedDict):
     cwd: str
     env: dict[str, str]
     condition: NotRequired[str]
+    timeout_s: NotRequired[float]
 
 
 class Work(TypedDict):

@@ -52,8 +52,8 @@ class OwnerLock:
             os.close(descriptor)  # whoever held it last removed the file between our open and our lock: take the new one
 
     def remove(self) -> None:
-        """Delete the file, and the socket beside it, then free the lock."""
-        if self._descriptor >= 0:
+        """Delete the file, and the socket beside it, then free the lock. A file that has taken its place is another's, and stays."""
+        if self._descriptor >= 0 and _same_file(self._descriptor, self.path):
             self.path.with_suffix(".sock").unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
         self.close()

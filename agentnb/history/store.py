@@ -30,6 +30,10 @@ BUSY_MS = 10_000
 #: A writer that serves others meanwhile waits for another's lock this long, and tries again later.
 OWNER_BUSY_MS = 1_000
 
+_GONE = (
+    "it was deleted or replaced while it was in use, so that nobody would find what is written; "
+    "put it back, or end this session and make a new one, which makes a new history"
+)
 #: SQLite (or its binding) refused a value: the same rows are worth another try after Fold.clean.
 _UNBINDABLE = (UnicodeEncodeError, OverflowError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
@@ -77,6 +81,10 @@ class Store:
         self._db = db
         self._lock = threading.Lock()
         self._owner: OwnerLock | None = None
+        self._path = os.fspath(root / DATABASE)
+        self._file: os.stat_result | None = None
+        with suppress(OSError):
+            self._file = os.stat(self._path)  # noqa: PTH116 - as in `gone`
 
     @staticmethod
     def locate(store: str | os.PathLike[str] | None = None) -> Path:
@@ -107,12 +115,14 @@ class Store:
     def apply(self, events: Sequence[Message]) -> None:
         """Record these events and fold them into the tables, all or nothing.
 
-        Raises StoreError when the database refuses them (full disk, lost lock ...): nothing was written, and the same batch may be
-        applied again. Raises TypeError for a message that is not in events.RECORDED.
+        Raises StoreError when the database refuses them (full disk, lost lock ...) or is `gone`: nothing was written, and the same batch
+        may be applied again, to a gone store's successor. Raises TypeError for a message that is not in events.RECORDED.
         """
         if not events:
             return
         with self._lock:
+            if self.gone():
+                raise StoreError(f"writing the history {self._path} failed: {_GONE}")
             try:
                 with self._transaction():
                     self._write(events)
@@ -121,6 +131,17 @@ class Store:
                     raise
                 with self._transaction():
                     self._write(events, clean=True)
+
+    def gone(self) -> bool:
+        """Whether the database was deleted or replaced since it was opened: what is written from then on nobody would find."""
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - once per apply: half the cost of Path.stat
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # nobody can say just now: the database itself will tell what is wrong
+            return False
+        # SQLite holds the one that was opened open, so that its inode number is not given to another meanwhile.
+        return self._file is None or not os.path.samestat(found, self._file)
 
     def recover(self) -> list[str]:
         """End what owners that no longer live left live: running runs read interrupted, pending ones cancelled. Returns their ids."""

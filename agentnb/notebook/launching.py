@@ -15,6 +15,7 @@ from agentnb.agents.compile import compile_work, target_of
 from agentnb.agents.python import host
 from agentnb.commands import AnySpec, ExecutionConfig, Python
 from agentnb.engine.client import Client
+from agentnb.engine.interrupts import Deferred
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, RunFinished, now_us
 from agentnb.history.store import DATABASE, Store
@@ -39,7 +40,7 @@ _shared: dict[bool, Client] = {}
 
 def connect(*, detached: bool = False) -> Client:
     """This process's supervisor, or its detached one; a new one when there is none or it died. Raises RuntimeUnavailable."""
-    with _lock:
+    with Deferred(), _lock:
         client = _shared.get(detached)
         if client is None or not client.usable:
             client = _shared[detached] = Client(loops.engine_loop().loop, detached=detached)

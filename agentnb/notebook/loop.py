@@ -8,10 +8,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 _ENGINE = "agentnb-engine"
 _AGENTS = "agentnb-agents"
@@ -24,11 +21,24 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         """Start it."""
-        self._portal: AbstractContextManager[BlockingPortal] = start_blocking_portal(name=name)
-        portal = self._portal.__enter__()
-        self.loop: asyncio.AbstractEventLoop = portal.call(asyncio.get_running_loop)
+        self.loop = asyncio.new_event_loop()
         self.pid = os.getpid()
-        self.thread_id: int = portal.call(threading.get_ident)
+        # No portal of anyio: in a forked copy of the process its generator is finalised at the end, and waits for a thread that is not there.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+        self.thread_id = self._thread.ident
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        finally:
+            self.loop.close()
 
     def call_soon(self, fn: Callable[..., Any], *args: Any) -> None:
         """Run `fn` on the loop thread; from any thread. Does nothing once the thread has ended."""
@@ -42,7 +52,8 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the thread and wait for it."""
-        self._portal.__exit__(None, None, None)
+        self.call_soon(self.loop.stop)
+        self._thread.join()
 
 
 def engine_loop() -> LoopThread:

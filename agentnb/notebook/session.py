@@ -15,6 +15,7 @@ from agentnb.agents.compile import target_of
 from agentnb.agents.fill import fill
 from agentnb.commands import AnySpec, Command, ExecutionConfig, Handler, LocalModel, Python, Shell, Spec, Test
 from agentnb.engine.client import Client
+from agentnb.engine.interrupts import Deferred
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, now_us
 from agentnb.history.store import Store
@@ -201,27 +202,30 @@ class Session(SessionHistory):
         return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group, detach=given.detach)
 
     def _send(self, batch: Batch) -> list[RunHandle]:
-        handles = batch.send()
-        self._runs += handles
-        self._live += live_runs(handles)
+        with Deferred():  # runs that are launched are known to the session
+            handles = batch.send()
+            self._runs += handles
+            self._live += live_runs(handles)
         return handles
 
     def _connect(self) -> Client:
         """The live supervisor, which knows this session."""
         if self._pid != os.getpid():  # a forked copy is a session of its own: the parent's record is the parent's
             self._pid, self.id, self._created, self._runs, self._live = os.getpid(), new_id(), now_us(), [], []
-        client = connect()
-        if self._engine is not client:
-            self._engine = client
-            self._open(client)
+        with Deferred():
+            client = connect()
+            if self._engine is not client:
+                self._engine = client
+                self._open(client)
         return client
 
     def _connect_detached(self) -> Client:
         """The detached supervisor of this process, which knows this session, too."""
-        client = connect(detached=True)
-        if self._detached is not client:
-            self._detached = client
-            self._open(client)
+        with Deferred():
+            client = connect(detached=True)
+            if self._detached is not client:
+                self._detached = client
+                self._open(client)
         return client
 
     def _open(self, client: Client) -> None:

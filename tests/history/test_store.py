@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -307,3 +308,57 @@ def test_the_store_loads_no_heavy_module() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     assert out.strip() == "[]"
+
+
+def test_a_deleted_store_refuses_events_instead_of_losing_them(store: Path) -> None:
+    with Store.open(store, owner="me") as opened:
+        opened.apply([started_session()])
+        assert not opened.gone()
+        shutil.rmtree(store)
+        assert opened.gone()
+        with pytest.raises(StoreError, match=r"history\.db failed: it was deleted or replaced while it was in use"):
+            opened.apply([queued("R")])
+        opened.apply([])
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "a file is in its folder's place"])
+def test_a_store_whose_file_is_no_longer_at_its_path_is_gone(store: Path, tmp_path: Path, how: str) -> None:
+    with Store.open(store) as opened:
+        if how == "replaced":
+            Store.open(tmp_path / "other").close()
+            (tmp_path / "other" / "history.db").replace(store / "history.db")
+        elif how == "deleted":
+            (store / "history.db").unlink()
+        else:
+            store.rename(tmp_path / "elsewhere")
+            if "file" in how:
+                store.write_text("in the way")
+        assert opened.gone()
+        with pytest.raises(StoreError, match="deleted or replaced"):
+            opened.apply([started_session()])
+
+
+def test_the_successor_of_a_deleted_store_takes_the_refused_events_and_keeps_its_lock(store: Path) -> None:
+    with Store.open(store, owner="me") as opened:
+        shutil.rmtree(store)
+        batch = [started_session(), *whole_run("R")]
+        with pytest.raises(StoreError):
+            opened.apply(batch)
+        with Store.open(store, owner="me") as successor:
+            opened.close()
+            assert (store / "owners" / "me.lock").exists(), "the old store's lock was another file"
+            successor.apply(batch)
+            assert opened.gone()
+            assert not successor.gone()
+    assert [run["status"] for run in table(store, "runs")] == ["completed"]
+
+
+def test_a_store_that_cannot_be_looked_at_is_not_taken_for_gone(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with Store.open(store) as opened:
+        with monkeypatch.context() as patched:
+            patched.setattr("agentnb.history.store.os.stat", denied)
+            assert not opened.gone()
+        assert not opened.gone()

@@ -1,0 +1,51 @@
+"""Interrupts at bad moments, and forked copies: the engine is neither wedged nor waited for in vain."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCHING = """
+import os, signal, sys, threading, time
+import agentnb as nb
+s = nb.Session("interrupted", store=sys.argv[1], max_parallel=2)
+for n in range(100):
+    threading.Timer(0.004 + 0.0002 * n, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        while True:
+            s.shell("true", env={"N": str(n)})
+    except KeyboardInterrupt:
+        pass
+    if n % 10 == 9:
+        s.cancel()
+        s.wait(60)
+s.end()
+known, found = {run.id for run in s.runs}, set(nb.runs_df(store=sys.argv[1])["id"])
+statuses = set(nb.runs_df(store=sys.argv[1])["status"])
+print(len(known) > 100, known == found, statuses <= {"completed", "cancelled"})
+"""
+
+FORKING = """
+import os, sys
+import agentnb as nb
+s = nb.Session("forking", store=sys.argv[1])
+s.shell("true").wait()
+pid = os.fork()
+if pid == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), s.shell("echo parent").wait().stdout)
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_interrupts_while_launching_lose_nothing_and_wedge_nothing(store: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LAUNCHING, str(store)], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout.split(), done.returncode) == (["True", "True", "True"], 0), done.stderr[-3000:]
+
+
+def test_a_forked_copy_that_ends_as_scripts_do_ends(store: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING, str(store)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "7 parent\n\n"
