@@ -133,7 +133,9 @@ else:
     def __getattr__(name: str) -> object:
         """Import a public name when it is first asked for."""
         if name not in _HOME:
-            raise AttributeError(f"module 'agentnb' has no attribute {name!r}")
+            from agentnb.absent import of_package
+
+            raise AttributeError(of_package(name) or f"module 'agentnb' has no attribute {name!r}")
         from importlib import import_module
 
         value = globals()[name] = getattr(import_module(_HOME[name]), name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentnb._version import __version__
+from agentnb.absent import of_command
 from agentnb.errors import AgentnbError, ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ COLUMNS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code."""
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and (message := of_command(words[0])):
+        return _complain(message)
+    args = _parser().parse_args(words)
     command: Callable[[argparse.Namespace], int] = args.do
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -70,14 +70,14 @@ def compile_work(
     """
     config = _settled(spec, given, defaults or ExecutionConfig())
     cwd = _folder(config.working_dir)
-    env, secrets = _environment(config.env)
+    env = _environment(config.env)
     work: Work = {
         "kind": "process",
         "argv": [],
         "cwd": cwd,
         "env_id": env_id,
         "env": env,
-        "secrets": secrets,
+        "secrets": secrets_of(spec, given, defaults or ExecutionConfig()),
         "stdin": config.stdin,
         "capture": (config.capture or Capture.BOTH).value,
         "timeout_s": config.timeout,
@@ -176,8 +176,7 @@ def _limits(limits: Limits) -> dict[str, Any]:
 
 def _handler(when: Any, given: Shell | Command | Handler, work: Work, cwd: str) -> HandlerPlan:
     spec = given.command if isinstance(given, Handler) else given
-    env, secrets = _environment(spec.env)
-    work["secrets"] += secrets
+    env = _environment(spec.env)
     argv = _shell(spec.shell, spec.command) if isinstance(spec, Shell) else list(spec.argv)
     folder = _folder(spec.working_dir) if spec.working_dir else cwd
     plan = HandlerPlan(when=when, argv=argv, display=spec.display, cwd=folder, env=work["env"] | env)
@@ -258,6 +257,15 @@ def check_text(what: str, text: str) -> None:
         raise ConfigError(f"{what}: it contains {half!r}, a half of a surrogate pair, which has no bytes; remove it") from None
 
 
-def _environment(env: Mapping[str, str | Secret]) -> tuple[dict[str, str], list[str]]:
-    plain = {name: value.reveal() if isinstance(value, Secret) else value for name, value in env.items()}
-    return plain, [value.reveal() for value in env.values() if isinstance(value, Secret)]
+def _environment(env: Mapping[str, str | Secret]) -> dict[str, str]:
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in env.items()}
+
+
+def secrets_of(*given: AnySpec | ExecutionConfig) -> list[str]:
+    """Every secret in the environments of specs and configs and of their handlers, also those that another one overrides."""
+    found: dict[str, None] = {}
+    for one in given:
+        handlers = [getattr(one, when) for when in HANDLERS] if isinstance(one, ExecutionConfig) else []
+        for part in [one, *(handler.command if isinstance(handler, Handler) else handler for handler in handlers)]:
+            found |= {value.reveal(): None for value in getattr(part, "env", {}).values() if isinstance(value, Secret)}
+    return list(found)

@@ -154,8 +154,8 @@ class RunContext:
         """Keep something that the run made.
 
         `data_or_path`: a ``pathlib.Path`` of a file (past 1 MiB it has to stay there until the run has ended); bytes; text; or
-        a dict or list, kept as JSON. The run's secrets are masked in all but files. `content_type`: default by the ending of `name`. Raises ConfigError for data above 5 MiB,
-        for a file that is not there, and for other types.
+        a dict or list, kept as JSON. The run's secrets are masked in all but files. `content_type`: default by the ending of `name`.
+        Raises ConfigError for data above 5 MiB, for a file that is not there, and for other types.
         """
         report: Report = {"t": "artifact", "name": _name(name, "artifact")}
         fallback, data, path = _content(name, data_or_path)

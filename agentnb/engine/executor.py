@@ -123,7 +123,7 @@ class Execution:
         if attempt is not None and attempt.stdin is not None:
             given.give(attempt.stdin)
         elif self._ending:
-            given.settle("it has ended")
+            given.settle("it is not running; it has ended")
         else:
             self.early.append(given)
 
@@ -414,12 +414,14 @@ class Execution:
     def _finished(self, outcome: Outcome, attempts: int) -> RunFinished:
         streams = self._output_record() if self.out is not None else {"stdout": None, "stderr": None}
         environment = self._host.environment(self.work["env_id"])
+        found = metadata(self.work, environment, self._started_at, time.time_ns() // 1000) | self._circumstances()
+        found["working_directory"] = self.masked(found["working_directory"])
         detail: Json = {
             "reason": outcome.reason,
             "validation": outcome.issues,
             "warnings": self._warnings,
             "output_source": outcome.output_source,
-            "metadata": metadata(self.work, environment, self._started_at, time.time_ns() // 1000) | self._circumstances(),
+            "metadata": found,
         }
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order

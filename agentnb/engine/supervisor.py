@@ -129,7 +129,7 @@ class SessionHost:
         item, execution = self.queue.item(run_id), self.live.get(run_id)
         work = item.work if item is not None else execution.work if execution is not None else None
         if work is None:
-            given.settle("it has ended")
+            given.settle("it is not running; it has ended")
         elif work["stdin"] is not True:
             given.settle("it has no open stdin; launch it with stdin=True")
         elif item is not None:
@@ -372,7 +372,7 @@ class Supervisor:
         given = EarlyInput(message.text.encode("utf-8", "surrogateescape"), message.eof, written)
         session = self._of_run.get(message.run_id)
         if session is None:
-            given.settle("it has ended")
+            given.settle("it is not running; it has ended")
         else:
             session.send(message.run_id, given)
 

@@ -9,6 +9,9 @@ from enum import Enum
 from agentnb.events import RECORDED
 from agentnb.states import ErrorKind, RunStatus, RuntimeKind, SessionStatus, StepKind, StepStatus, TargetKind
 
+#: What the frames say of a run whose supervisor was killed.
+_LAST_KNOWN = "if its supervisor died, the last thing known of it"
+_LOST = "NA if its supervisor died meanwhile: how long is not known"
 STRING, STAMP, COUNT, SECONDS, NUMBER = "string", "datetime64[us, UTC]", "Int64", "float64", "Float64"
 
 
@@ -52,6 +55,12 @@ def _since(start: str, end: str) -> str:
     return f"CASE WHEN {start} IS NOT NULL THEN max(0, ({end}) - {start}) / 1e6 END"
 
 
+def _end(t: str) -> str:
+    """When a run or step ended, or now; NULL for one that was found dead with its supervisor, whose last event is all that is known."""
+    lost = f"{t}.status IN ('interrupted', 'cancelled') AND json_extract(r.detail, '$.discovered_at') IS NOT NULL"
+    return f"CASE WHEN {lost} THEN NULL ELSE coalesce({t}.finished_at, :now) END"
+
+
 def _outcome(t: str) -> tuple[Column, ...]:
     """What runs and steps both have."""
     return (
@@ -82,10 +91,10 @@ RUNS = Frame(
         _category("runtime", "r.runtime_kind", RuntimeKind, "where its processes live"),
         Column("created_at", "r.created_at", STAMP, "when it was launched"),
         Column("started_at", "r.started_at", STAMP, "when its first attempt started"),
-        Column("finished_at", "r.finished_at", STAMP, "when it ended"),
-        Column("queued_s", _since("r.created_at", "coalesce(r.started_at, r.finished_at, :now)"), SECONDS, "waited for its start", "s"),
-        Column("run_s", f"coalesce(r.run_s, {_since('r.started_at', 'coalesce(r.finished_at, :now)')})", SECONDS, "ran", "s"),
-        Column("total_s", _since("r.created_at", "coalesce(r.finished_at, :now)"), SECONDS, "from launch to end", "s"),
+        Column("finished_at", "r.finished_at", STAMP, f"when it ended; {_LAST_KNOWN}"),
+        Column("queued_s", _since("r.created_at", f"coalesce(r.started_at, {_end('r')})"), SECONDS, f"waited for its start; {_LOST}", "s"),
+        Column("run_s", f"coalesce(r.run_s, {_since('r.started_at', _end('r'))})", SECONDS, f"ran; {_LOST}", "s"),
+        Column("total_s", _since("r.created_at", _end("r")), SECONDS, f"from launch to end; {_LOST}", "s"),
         Column("cpu_s", "r.cpu_s", SECONDS, "processor time of the whole process tree", "s"),
         Column("timeout_s", "r.timeout_s", SECONDS, "its timeout", "s"),
         Column("attempts", "r.attempts", COUNT, "attempts so far"),
@@ -127,8 +136,8 @@ STEPS = Frame(
         Column("attempt", "t.attempt", COUNT, "the attempt it belongs to, from 1"),
         Column("created_at", "t.created_at", STAMP, "when it was made known"),
         Column("started_at", "t.started_at", STAMP, "when it started"),
-        Column("finished_at", "t.finished_at", STAMP, "when it ended"),
-        Column("run_s", _since("t.started_at", "coalesce(t.finished_at, :now)"), SECONDS, "ran", "s"),
+        Column("finished_at", "t.finished_at", STAMP, f"when it ended; {_LAST_KNOWN}"),
+        Column("run_s", _since("t.started_at", _end("t")), SECONDS, f"ran; {_LOST}", "s"),
         Column("cpu_s", "t.cpu_s", SECONDS, "processor time of its process tree", "s"),
         *_outcome("t"),
     ),

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from agentnb import units
 from agentnb.errors import ConfigError
 from agentnb.history.columns import Frame
+from agentnb.history.condition import condition, value_of
 from agentnb.history.fold import stamp
 from agentnb.history.jsontext import bindable, dumps
 
@@ -19,10 +20,21 @@ Where = str | tuple[str, Sequence[Any]] | Mapping[str, Any]
 Condition = tuple[str, list[Any]]
 
 
+class Identified(Protocol):
+    """A Session, a RunHandle, a RunGroup, a record ...: what has an id."""
+
+    @property
+    def id(self) -> str:
+        """The id, as the history has it."""
+
+
+Which = str | Identified | Iterable[str | Identified]
+
+
 class Filters(TypedDict, total=False):
     """What every *_df function takes; see frames.runs_df."""
 
-    session: str | None
+    session: Which | None
     status: str | Iterable[str] | None
     since: Moment | None
     until: Moment | None
@@ -30,8 +42,8 @@ class Filters(TypedDict, total=False):
     limit: int | None
     columns: Sequence[str] | None
     full: bool
-    group: str | None
-    run: str | Iterable[str] | None
+    group: Which | None
+    run: Which | None
 
 
 def check_names(frame: Frame, given: Mapping[str, Any]) -> None:
@@ -52,8 +64,7 @@ def conditions(frame: Frame, db: sqlite3.Connection, given: Filters, now: int) -
     """All conditions that `given` asks for. Raises ConfigError for values that make no sense."""
     found: list[Condition] = []
     if (session := given.get("session")) is not None:
-        ids = [row[0] for row in db.execute("SELECT id FROM sessions WHERE id = ? OR name = ?", (bindable(str(session)),) * 2)]
-        found.append(_one_of("id" if frame.run is None else "session_id", ids))
+        found.append(_one_of("id" if frame.run is None else "session_id", _sessions(db, _ids("session", session, db))))
     if (status := given.get("status")) is not None:
         found.append(_one_of("status", _statuses(frame, status)))
     if (since := given.get("since")) is not None:
@@ -61,9 +72,9 @@ def conditions(frame: Frame, db: sqlite3.Connection, given: Filters, now: int) -
     if (until := given.get("until")) is not None:
         found.append((f"{frame.at} < ?", [moment_us(until, now, what="until")]))
     if (group := given.get("group")) is not None:
-        found.append((f"{_supported(frame, 'group', frame.group)} = ?", [bindable(str(group))]))
+        found.append(_one_of(_supported(frame, "group", frame.group), _ids("group", group, db)))
     if (run := given.get("run")) is not None:
-        found.append(_one_of(_supported(frame, "run", frame.run), [run] if isinstance(run, str) else list(run)))
+        found.append(_one_of(_supported(frame, "run", frame.run), _ids("run", run, db)))
     if (where := given.get("where")) is not None:
         found += _where(frame, where)
     return found
@@ -94,6 +105,69 @@ def _supported(frame: Frame, name: str, column: str | None) -> str:
     return column
 
 
+_TEXTS = "IN (SELECT value FROM json_each(?1))"
+#: What of the texts in a JSON list is the id of each thing (for a session: or its name).
+_HOMES = {
+    "session": f"SELECT id FROM sessions WHERE id {_TEXTS} UNION SELECT name FROM sessions WHERE name {_TEXTS}",  # noqa: S608
+    "run": f"SELECT id FROM runs WHERE id {_TEXTS}",  # noqa: S608
+    "group": f"SELECT group_id FROM runs WHERE group_id {_TEXTS}",  # noqa: S608
+}
+_SESSIONS = f"SELECT id FROM sessions WHERE id {_TEXTS} OR name {_TEXTS}"  # noqa: S608
+
+
+def _ids(what: str, given: Any, db: sqlite3.Connection) -> list[str]:
+    """Ids (of sessions: or names) from one or several texts or objects that have an id; a group's runs where runs are wanted."""
+    several = [given] if isinstance(given, str) else _members(given) if what == "run" else None
+    if several is None:
+        several = [given] if isinstance(getattr(given, "id", None), str) else _items(what, given)
+    ids = [str(bindable(str(_id(what, one)))) for one in several]
+    if strange := set(ids) - _among(db, what, ids):  # an id that is nowhere is no mistake: its run may be new
+        for other in _HOMES:
+            if found := _among(db, other, strange):
+                raise ConfigError(f"{what}: {min(found)!r} is the id of a {other}; write {other}= instead")
+    return ids
+
+
+def _members(given: Any) -> list[Any] | None:
+    """The runs of a group; None for anything that is none."""
+    if isinstance(getattr(given, "id", None), str) and isinstance(given, Iterable):
+        found = list(given)
+        return found if found and all(hasattr(one, "id") for one in found) else None
+    return None
+
+
+def _items(what: str, given: Any) -> list[Any]:
+    if isinstance(given, Iterable) and not isinstance(given, bytes | bytearray | Mapping) and not hasattr(given, "columns"):
+        return list(given)
+    raise _no_id(what, given)
+
+
+def _id(what: str, one: Any) -> str:
+    found = one if isinstance(one, str) else getattr(one, "id", None)
+    if not isinstance(found, str):
+        raise _no_id(what, one)
+    return found
+
+
+def _no_id(what: str, given: Any) -> ConfigError:
+    one = {"session": "its id or name, the Session itself", "run": "its id, the RunHandle itself", "group": "its id, the RunGroup itself"}
+    return ConfigError(f"{what}: {_short(given)} is no {what}; write {one[what]}, or a list of such")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"a {type(value).__name__}"
+
+
+def _among(db: sqlite3.Connection, what: str, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that are the id of a `what`."""
+    return {found for (found,) in db.execute(_HOMES[what], (dumps(list(ids)),))}
+
+
+def _sessions(db: sqlite3.Connection, keys: Sequence[str]) -> list[str]:
+    return [found for (found,) in db.execute(_SESSIONS, (dumps(list(keys)),))]
+
+
 def _one_of(column: str, texts: Sequence[str]) -> Condition:
     """One bound value, however many texts: SQLite limits the number of ``?`` in a statement."""
     return f'"{column}" IN (SELECT value FROM json_each(?))', [dumps([str(text) for text in texts])]  # noqa: S608 - our own column names
@@ -103,6 +177,8 @@ def _statuses(frame: Frame, given: str | Iterable[str]) -> list[str]:
     column = frame.column("status")
     if column is None:
         raise ConfigError(f"{frame.name} have no status; filter with run= or where= instead")
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"status: {_short(given)} is no status; write one of {', '.join(column.categories)}, or a list of them")
     wanted = [str(status) for status in ([given] if isinstance(given, str) else given)]
     for status in wanted:
         if status not in column.categories:
@@ -111,19 +187,24 @@ def _statuses(frame: Frame, given: str | Iterable[str]) -> list[str]:
 
 
 def _where(frame: Frame, where: Where) -> list[Condition]:
-    if isinstance(where, str):
-        return [(f"({where}\n)", [])]  # the newline ends a trailing comment
-    if isinstance(where, Mapping):
-        return [_equals(frame, str(name), value) for name, value in where.items()]
-    if isinstance(where, tuple) and len(where) == 2 and isinstance(where[0], str):
-        return [(f"({where[0]}\n)", [_value(value) for value in where[1]])]
-    raise ConfigError(f"where: {where!r} must be SQL text, (SQL text with ?, values), or a mapping of column to value")
+    match where:
+        case str():
+            return [(_text(frame, where), [])]
+        case Mapping():
+            return [_equals(frame, str(name), value) for name, value in where.items()]
+        case (str() as text, values) if isinstance(where, tuple) and isinstance(values, Iterable) and not isinstance(values, str):
+            return [(_text(frame, text), [_value(value) for value in values])]
+    raise ConfigError(f"where: {_short(where)} must be SQL text, (SQL text with ?, [values]), or a mapping of column to value")
+
+
+def _text(frame: Frame, where: str) -> str:
+    return f"({condition(frame, where)}\n)"  # the newline ends a trailing comment
 
 
 def _equals(frame: Frame, name: str, value: Any) -> Condition:
     kind, _, key = name.partition(".")
     if key and kind in frame.maps:
-        column, before = "json_extract({}, ?)".format(f'"{kind}s"'), ['$."{}"'.format(key.replace('"', '\\"'))]
+        column, before = value_of(kind), [bindable(key)]
     elif frame.column(name) is not None:
         column, before = f'"{name}"', []
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,6 +16,7 @@ from agentnb.events import now_us
 from agentnb.history import arrays, columns, filters
 from agentnb.history.artifacts import digest_of
 from agentnb.history.columns import Column, Frame, column_docs
+from agentnb.history.condition import double_quoted
 from agentnb.history.filters import Filters, suggestion
 from agentnb.history.reader import output_bytes, reading
 
@@ -25,10 +26,11 @@ __all__ = ["artifacts_df", "column_docs", "events_df", "group_df", "runs_df", "s
 def runs_df(root: Path, **given: Unpack[Filters]) -> pd.DataFrame:
     """One row per run of the store at `root`, in the order of creation; see `column_docs` for columns, dtypes and units.
 
-    Filters, all optional: `session` (id or name), `status` (text or several), `since` (included) and `until` (excluded): a datetime,
-    ISO text (UTC unless it says otherwise) or a span before now ("7d"); `group` and `run` (ids); `where`: SQL over the frame's columns,
-    (SQL with ``?``, values), or a mapping of column, ``param.x`` or ``tag.x`` to a value, a list of values or None; `limit`: the newest
-    n; `columns`: only these, in this order; `full=True`: also `stdout` and `stderr`.
+    Filters, all optional: `session` (id, name or Session), `group` (id or RunGroup) and `run` (id, RunHandle or RunGroup), one or
+    several of each; `status` (text or several); `since` (included) and `until` (excluded): a datetime, ISO text (UTC unless it says
+    otherwise) or a span before now ("7d"); `where`: SQL over the frame's columns, ``param.x`` and ``tag.x``, (SQL with ``?``, values),
+    or a mapping of such a name to a value, a list of values or None; `limit`: the newest n; `columns`: only these, in this order;
+    `full=True`: also `stdout` and `stderr`. An odd name in SQL text is quoted: ``where='"param.learning rate" > 0.1'``.
     Raises ConfigError for a name or value that makes no sense, StoreError when the store cannot be read.
     """
     return _frame(columns.RUNS, root, given)
@@ -109,6 +111,8 @@ def _wanted(frame: Frame, given: Filters) -> list[Column]:
         return [column for column in frame.columns if full or not column.full]
     if isinstance(chosen, str):
         raise ConfigError(f"columns: {chosen!r} is one text; write a list, [{chosen!r}]")
+    if not isinstance(chosen, Iterable):
+        raise ConfigError(f"columns: {chosen!r} is no list of names; write such as ['id', 'status']")
     for name in chosen:
         if frame.column(name) is None and str(name).partition(".")[0] not in frame.maps:
             raise ConfigError(f"columns: {frame.name}_df has no column {name!r}; {suggestion(str(name), [c.name for c in frame.columns])}")
@@ -131,14 +135,14 @@ def _query(db: sqlite3.Connection, frame: Frame, given: Filters, wanted: Sequenc
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
             raise ConfigError(f"limit: {limit!r} must be a whole number, zero or more")
         sql += f" ORDER BY {', '.join(f'{name} DESC' for name in frame.order)} LIMIT {limit}"
-    return outer, _fetch(db, f"SELECT * FROM ({sql}) ORDER BY {', '.join(frame.order)}", values, frame)  # noqa: S608
+    return outer, _fetch(db, f"SELECT * FROM ({sql}) ORDER BY {', '.join(frame.order)}", values, frame, given.get("where"))  # noqa: S608
 
 
 def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _fetch(db: sqlite3.Connection, sql: str, values: list[Any], frame: Frame) -> list[Any]:
+def _fetch(db: sqlite3.Connection, sql: str, values: list[Any], frame: Frame, where: Any) -> list[Any]:
     try:
         try:
             return db.execute(sql, values).fetchall()
@@ -150,13 +154,18 @@ def _fetch(db: sqlite3.Connection, sql: str, values: list[Any], frame: Frame) ->
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as bad:
         text = str(bad)
         if text.startswith("no such column: "):
-            name = text.removeprefix("no such column: ").split(" ")[0]
-            raise ConfigError(
-                f"where: {frame.name}_df has no column {name!r}; {suggestion(name, [c.name for c in frame.columns])}"
-            ) from None
+            raise _unknown(frame, text.removeprefix("no such column: ").partition(" - should this be")[0], where) from None
         if getattr(bad, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
             raise ConfigError(f"where: SQLite does not take this condition: {text}") from None
         raise
+
+
+def _unknown(frame: Frame, name: str, where: Any) -> ConfigError:
+    text = f"where: {frame.name}_df has no column {name!r}; {suggestion(name, [c.name for c in frame.columns])}"
+    sql = where[0] if isinstance(where, tuple) else where
+    if isinstance(sql, str) and double_quoted(sql, name):
+        text += "; a text value stands in single quotes: '{}'".format(name.replace("'", "''"))
+    return ConfigError(text)
 
 
 def _spread(prefix: str, texts: Sequence[str]) -> dict[str, pd.Series[Any]]:

@@ -88,9 +88,16 @@ class Store:
 
     @staticmethod
     def locate(store: str | os.PathLike[str] | None = None) -> Path:
-        """The absolute path of the store's folder: `store` when given, else AGENTNB_HOME, else ``.agentnb`` in the current directory."""
+        """The absolute path of the store's folder: `store` when given, else AGENTNB_HOME, else ``.agentnb`` in the current directory.
+
+        Raises StoreError for a relative path in a current directory that was deleted.
+        """
         chosen = store if store is not None else os.environ.get("AGENTNB_HOME") or ".agentnb"
-        return Path(os.path.abspath(Path(chosen).expanduser()))  # noqa: PTH100 - resolve() would replace the user's own links
+        try:
+            return Path(os.path.abspath(Path(chosen).expanduser()))  # noqa: PTH100 - resolve() would replace the user's own links
+        except FileNotFoundError:
+            advice = "os.chdir(...) to another directory, or give the store's absolute path"
+            raise StoreError(f"the store {str(chosen)!r} cannot be found: the current directory was deleted; {advice}") from None
 
     @classmethod
     def open(cls, root: Path, *, owner: str | None = None) -> Store:

@@ -18,13 +18,14 @@ from agentnb.notebook.outcome import make_result
 from agentnb.notebook.reading import Stream
 from agentnb.notebook.snapshot import RunSnapshot
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, cancel_all, wait_all
-from agentnb.results import CommandResult
+from agentnb.results import CommandError, CommandResult
 from agentnb.states import RunStatus
 
 if TYPE_CHECKING:
     from agentnb.model import Artifact, Step
 
 _SETTLE_S = 10.0
+_SHOWN_NAME = 100
 
 
 class RunHandle:
@@ -81,9 +82,10 @@ class RunHandle:
         return self._run.done
 
     @property
-    def error(self) -> Json | None:
-        """Why it did not succeed ({"kind", "message", ...}); None while it runs and when it completed."""
-        return self._run.final.error if self._run.final else None
+    def error(self) -> CommandError | None:
+        """Why it did not succeed (`kind`, `message`, `details`); None while it runs and when it completed."""
+        error = self._run.final.error if self._run.final else None
+        return CommandError(**error) if error else None
 
     @property
     def output(self) -> Any:
@@ -193,8 +195,9 @@ class RunHandle:
 
     def __repr__(self) -> str:
         """One line: name, status, and why it failed."""
-        why = f": {self.error['message']}" if self.error else ""
-        return f"<RunHandle {self.name!r} {self._run.shown_status}{why}>"
+        why = f": {self.error.message}" if self.error else ""
+        name = self.name if len(self.name) <= _SHOWN_NAME else f"{self.name[: _SHOWN_NAME - 1]}…"
+        return f"<RunHandle {name!r} {self._run.shown_status}{why}>"
 
 
 def live_runs(handles: list[RunHandle]) -> list[LiveRun]:

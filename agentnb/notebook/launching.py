@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agentnb import requests
-from agentnb.agents.compile import compile_work, target_of
+from agentnb.agents.compile import compile_work, secrets_of, target_of
 from agentnb.agents.python import host
 from agentnb.commands import AnySpec, ExecutionConfig, Python
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
+from agentnb.engine.masking import Masker
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, RunFinished, now_us
 from agentnb.history.store import DATABASE, Store
@@ -103,6 +104,7 @@ class Batch:
         self._group = dict(group or {})
         self._parent = current_run()
         self._env_id = client.environment(os.environ)
+        self._maskers: dict[tuple[str, ...], Masker] = {}
         self._handles: list[RunHandle] = []
         self._listeners: list[LiveRun] = []
         self._launches: list[requests.Launch] = []
@@ -111,28 +113,41 @@ class Batch:
         """How many runs."""
         return len(self._launches)
 
+    def title(self, spec: AnySpec, name: str | None = None) -> str:
+        """`name`, or the start of the command; without secrets."""
+        mask = self._mask(spec)
+        return str(mask(name)) if name else short(mask(spec.display))
+
+    def _mask(self, spec: AnySpec) -> Callable[[Any], Any]:
+        """What takes JSON data and gives it back without the secrets that a run of `spec` will have."""
+        if not (secrets := tuple(secrets_of(spec, self._config, self._defaults))):
+            return lambda data: data
+        if secrets not in self._maskers:
+            self._maskers[secrets] = Masker(secrets)
+        return self._maskers[secrets].clean_data
+
     def add(self, spec: AnySpec, params: dict[str, Any], name: str | None = None) -> None:
-        """Check one run. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work."""
-        run_id, target = new_id(), target_of(spec)
+        """Check one run; its record will hold no secrets. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work."""
+        run_id, target, mask = new_id(), target_of(spec), self._mask(spec)
         work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id)
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,
             "group_id": self._group.get("group"),
-            "name": name or short(target.display),
-            "target": {"kind": target.kind.value, "display": target.display, "spec": target.spec},
+            "name": self.title(spec, name),
+            "target": {"kind": target.kind.value, "display": mask(target.display), "spec": _masked_spec(target.spec, mask)},
             "runtime_kind": "local",
             "created_at": now_us(),
             "timeout_s": work["timeout_s"],
-            "params": params,
-            "tags": self._tags,
+            "params": mask(params),
+            "tags": mask(self._tags),
             "parent_run_id": self._parent,
         }
         if self._detach:
             check_detached(work["kind"])
             run["detached"] = True
         kind = RemoteRun if self._detach else LiveRun
-        hosted = _maker(spec, run) if work["kind"] == "hosted" and isinstance(spec, Python) else None
+        hosted = _maker(spec, params, run_id) if work["kind"] == "hosted" and isinstance(spec, Python) else None
         live = kind(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
         self._listeners.append(live)
         self._handles.append(RunHandle(live, self._store, run))
@@ -168,6 +183,11 @@ class Batch:
         return self._handles
 
 
+def _masked_spec(spec: Json, mask: Callable[[Any], Any]) -> Json:
+    """Its values masked; a short secret must not spoil its type and the names of its fields."""
+    return {name: value if name == "type" else mask(value) for name, value in spec.items()}
+
+
 def check_detached(kind: str) -> None:
     """Raise ConfigError for work that cannot outlive this process."""
     if kind == "hosted":
@@ -187,8 +207,7 @@ def _parts(launches: list[requests.Launch]) -> Iterator[list[requests.Launch]]:
         yield part
 
 
-def _maker(spec: Python, run: Json) -> Make:
-    params, run_id = run["params"], run["id"]
+def _maker(spec: Python, params: dict[str, Any], run_id: str) -> Make:
     return lambda send, attempt: host(spec, params, send, run_id, attempt)
 
 

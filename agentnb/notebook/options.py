@@ -7,26 +7,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from agentnb.absent import OPTIONS
 from agentnb.agents.jsonable import clean, jsonable
 from agentnb.commands import ExecutionConfig
 from agentnb.errors import ConfigError
 
 _RECORD = ("name", "params", "tags", "detach")
-
-#: What people may look for here, and how to do it with this version.
-_ELSEWHERE = {
-    "runtime": "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command",
-    "workspace": "make the copy or the git worktree first and give its folder as working_dir",
-    "reuse": "every launch runs; look in runs_df() for a completed run with the same params before launching",
-    "detach": "it belongs to a launch: session.shell(..., detach=True)",
-    "budget_usd": "costs are recorded, not bounded; watch cost_usd in runs_df(), or give a timeout",
-    "budget_tokens": "tokens are recorded, not bounded; watch output_tokens in runs_df(), or give max_tokens to a local model",
-    "on_interrupt": "it belongs to wait(): run.wait(on_interrupt='detach')",
-    "cwd": "it is called working_dir",
-    "check": "runs raise nothing by themselves; call result.raise_for_status()",
-    "shell": "only a Shell target has one: session.shell(command, shell='bash')",
-    "max_parallel": "it belongs to nb.Session(...) and to session.map(...)",
-}
+_MAX_NAME = 1000
 
 
 @dataclass(slots=True)
@@ -62,8 +49,8 @@ def check_names(what: str, options: Collection[str], known: list[str], also: Col
     for name in options:
         if name in known:
             continue
-        if name in _ELSEWHERE:
-            raise ConfigError(f"{what}: there is no option {name!r} in this version of agentnb: {_ELSEWHERE[name]}")
+        if name in OPTIONS:
+            raise ConfigError(f"{what}: there is no option {name!r} in this version of agentnb: {OPTIONS[name]}")
         near = get_close_matches(name, [*known, *also], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted([*known, *also]))}"
         call = f" (a keyword argument of a function goes into nb.Python(f, {name}=...))" if what == "launch" else ""
@@ -73,6 +60,8 @@ def check_names(what: str, options: Collection[str], known: list[str], also: Col
 def _name(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not value.strip()):
         raise ConfigError(f"name: {value!r} must be a text with something in it")
+    if value is not None and len(value) > _MAX_NAME:
+        raise ConfigError(f"name: it has {len(value)} characters, more than {_MAX_NAME}; keep long texts in params or tags")
     return value
 
 
@@ -91,11 +80,14 @@ def _params(value: Any) -> dict[str, Any]:
 
 
 def clean_tags(value: Any) -> dict[str, str]:
-    """Tags as texts. Raises ConfigError for what is no mapping."""
+    """Tags as texts. Raises ConfigError for what is no mapping, and for None in it."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigError(f"tags: {value!r} is no mapping; write tags={{'topic': 'builds'}}")
+    for name, item in value.items():
+        if item is None or name is None:
+            raise ConfigError(f"tags: {name!r}: {item!r} holds None; give a text, or leave the tag out")
     return {clean(str(name)): clean(str(item)) for name, item in value.items()}
 
 

@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agentnb import requests
-from agentnb.agents.compile import target_of
+from agentnb.agents.compile import secrets_of
 from agentnb.agents.fill import fill
 from agentnb.commands import AnySpec, Command, ExecutionConfig, Handler, LocalModel, Python, Shell, Spec, Test
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
+from agentnb.engine.masking import Masker
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, now_us
 from agentnb.history.store import Store
@@ -25,7 +26,7 @@ from agentnb.notebook.grid import points
 from agentnb.notebook.group import RunGroup
 from agentnb.notebook.handles import RunHandle, live_runs
 from agentnb.notebook.history import SessionHistory
-from agentnb.notebook.launching import Batch, connect, short
+from agentnb.notebook.launching import Batch, connect
 from agentnb.notebook.live import LiveRun
 from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
@@ -59,7 +60,9 @@ class Session(SessionHistory):
         **defaults: Any,
     ) -> None:
         """Check the store and start the engine in the background."""
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str):
+            raise ConfigError(f"Session: the name {name!r} is a {type(name).__name__}, not text; write Session('first-look')")
+        if not name.strip():
             raise ConfigError(f"Session: the name {name!r} is empty; write Session('first-look')")
         self.name = name
         self.id = new_id()
@@ -174,9 +177,9 @@ class Session(SessionHistory):
         bound = parallel("max_parallel", max_parallel)
         given, config = self._options(options, ("repeats", "max_parallel"))
         spec = _spec_of(target)
-        name = given.name or short(target_of(spec).display)
         group = {"group": new_id(), "group_parallel": bound or self.max_parallel}
         batch, origin = self._batch(given, config, group), []
+        name = batch.title(spec, given.name)
         for number, row in enumerate(rows):
             filled = fill(spec, given.params | row) if repeats == 1 else None
             for repeat in range(repeats):
@@ -229,8 +232,12 @@ class Session(SessionHistory):
         return client
 
     def _open(self, client: Client) -> None:
-        session: Json = {"id": self.id, "name": self.name, "status": "active", "created_at": self._created, "ended_at": None}
-        client.send([requests.OpenSession(session | {"tags": self.tags}, str(self.store), self.max_parallel)])
+        said: Json = {"name": self.name, "tags": self.tags}
+        if secrets := secrets_of(self._defaults):
+            masker = Masker(secrets)
+            said = {key: masker.clean_data(value) for key, value in said.items()}
+        session: Json = {"id": self.id, "status": "active", "created_at": self._created, "ended_at": None}
+        client.send([requests.OpenSession(session | said, str(self.store), self.max_parallel)])
 
     # --- waiting and ending
 
@@ -304,6 +311,14 @@ class Session(SessionHistory):
         self.end(cancel=kind is not None, reason="the session's block raised" if kind else "the session ended")
 
     # --- how it shows itself
+
+    if not TYPE_CHECKING:  # type checkers shall go on to refuse unknown names
+
+        def __getattr__(self, name: str) -> object:
+            """Say what is there instead of a name of a later version."""
+            from agentnb.absent import of_session
+
+            raise AttributeError(of_session(name) or f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""

@@ -39,7 +39,7 @@ def test_a_run_is_live_while_it_works_and_static_when_it_has_ended(open_book: Op
 @pytest.mark.parametrize("waiting", ["await run", "run.wait()"])
 def test_cancel_ends_a_real_run_while_a_cell_waits_for_it(open_book: Open, waiting: str) -> None:
     book = open_book(
-        START, 'run = session.shell("echo started; sleep 600", name="endless")\nrun', waiting, "print(run.status, run.error['message'])"
+        START, 'run = session.shell("echo started; sleep 600", name="endless")\nrun', waiting, "print(run.status, run.error.message)"
     )
     for cell in range(4):
         book.run(cell)

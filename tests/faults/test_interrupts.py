@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+import agentnb as nb
 
 LAUNCHING = """
 import os, signal, sys, threading, time
@@ -49,3 +53,16 @@ def test_a_hundred_interrupts_while_launching_lose_nothing_and_wedge_nothing(sto
 def test_a_forked_copy_that_ends_as_scripts_do_ends(store: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FORKING, str(store)], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "7 parent\n\n"
+
+
+def test_a_run_whose_supervisor_was_killed_is_over_only_when_its_processes_are(store: Path, tmp_path: Path) -> None:
+    session = nb.Session("killed", store=store)
+    run = session.shell("trap '' TERM; echo $$ > pid; while true; do sleep 0.05; done", working_dir=tmp_path)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        time.sleep(0.01)
+    pid = int((tmp_path / "pid").read_text())
+    (supervisor,) = [child for child in psutil.Process().children() if "engine" in " ".join(child.cmdline())]
+    supervisor.kill()
+    assert run.wait(30).status is nb.RunStatus.INTERRUPTED
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    session.end()

@@ -1,0 +1,78 @@
+"""What people may look for and this version does not have, and what to do instead. Nothing is imported here."""
+
+from __future__ import annotations
+
+_VERBS = "shell, command, test, python, local"
+_SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel"
+
+_CLAUDE = "call its command line, as in session.command(['claude', '-p', prompt])"
+_FILE = "write the agent as a Python function and launch it with session.python(...)"
+_MACHINE = "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command"
+_FOLDER = "make the copy or the git worktree first and give its folder as working_dir"
+_AGAIN = "look in runs_df() for what did not complete, and launch that"
+_CALL = "call it in a Python function, and report tokens and cost with ctx.usage(...)"
+
+#: Options of a launch or a session -> what to do.
+OPTIONS = {
+    "runtime": _MACHINE,
+    "workspace": _FOLDER,
+    "reuse": "every launch runs; look in runs_df() for a completed run with the same params before launching",
+    "detach": "it belongs to a launch: session.shell(..., detach=True)",
+    "budget_usd": "costs are recorded, not bounded; watch cost_usd in runs_df(), or give a timeout",
+    "budget_tokens": "tokens are recorded, not bounded; watch output_tokens in runs_df(), or give max_tokens to a local model",
+    "on_interrupt": "it belongs to wait(): run.wait(on_interrupt='detach')",
+    "cwd": "it is called working_dir",
+    "check": "runs raise nothing by themselves; call result.raise_for_status()",
+    "shell": "only a Shell target has one: session.shell(command, shell='bash')",
+    "max_parallel": "it belongs to nb.Session(...) and to session.map(...)",
+}
+
+_SESSION = {
+    "claude": _CLAUDE,
+    "agent": _FILE,
+    "swarm": _FILE,
+    "a2a": _CALL,
+    "replay": "read what was recorded with nb.events_df(run=...) and nb.steps_df(run=...)",
+    "resume": _AGAIN,
+}
+_NAMES = {
+    "Claude": _CLAUDE,
+    "Agent": _FILE,
+    "Swarm": _FILE,
+    "A2A": _CALL,
+    "Replay": _SESSION["replay"],
+    "OpenAICompatible": _CALL,
+    "Docker": _MACHINE,
+    "Worktree": _FOLDER,
+    "TempCopy": _FOLDER,
+    "score": "compute it from the `output` column of group.df(), and compare with nb.compare(...)",
+}
+_COMMANDS = {
+    "run": "launch from Python: nb.Session('name').shell(...)",
+    "validate": "check a launch from Python: session.validate(nb.Shell(...))",
+    "schema": "there are no agent or swarm files yet",
+    "inspect": "there are no agent or swarm files yet; `agentnb show RUN` shows a run",
+    "serve": "read the history with `agentnb runs` or nb.runs_df()",
+    "gc": "remove the whole folder of the history when nothing in it is needed any more",
+}
+
+
+def of_session(name: str) -> str | None:
+    """What to say of ``session.name``; None for a name that means nothing."""
+    return _say("Session", name, _SESSION, _VERBS)
+
+
+def of_package(name: str) -> str | None:
+    """What to say of ``agentnb.name``; None for a name that means nothing."""
+    return _say("agentnb", name, _NAMES, _SPECS)
+
+
+def of_command(name: str) -> str | None:
+    """What to say of the command ``agentnb name``; None for a name that means nothing."""
+    if name not in _COMMANDS:
+        return None
+    return f"the command {name!r} is not in this version of agentnb: {_COMMANDS[name]} (what is: agentnb --help)"
+
+
+def _say(where: str, name: str, table: dict[str, str], known: str) -> str | None:
+    return f"{where}.{name} is not in this version of agentnb: {table[name]}; what is: {known}" if name in table else None
