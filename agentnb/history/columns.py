@@ -57,7 +57,8 @@ def _since(start: str, end: str) -> str:
 
 def _end(t: str) -> str:
     """When a run or step ended, or now; NULL for one that was found dead with its supervisor, whose last event is all that is known."""
-    lost = f"{t}.status IN ('interrupted', 'cancelled') AND json_extract(r.detail, '$.discovered_at') IS NOT NULL"
+    dead = "IN ('interrupted', 'cancelled')" if t == "r" else "= 'interrupted'"
+    lost = f"{t}.status {dead} AND json_extract(r.detail, '$.discovered_at') IS NOT NULL"
     return f"CASE WHEN {lost} THEN NULL ELSE coalesce({t}.finished_at, :now) END"
 
 

@@ -51,7 +51,8 @@ def timeline(runs_df: pd.DataFrame, steps_df: pd.DataFrame, *, ax: Axes | None =
 
     `runs_df` and `steps_df` are frames of agentnb.history.frames (any selection of rows; steps of other runs are left out). The x axis
     is seconds since the first of the runs was created. `ax`: draw into these axes instead of a new figure. Without runs the figure says so.
-    Raises RuntimeUnavailable without matplotlib, ConfigError for a DataFrame that lacks a needed column.
+    A bar whose run_s is NA, because its supervisor died meanwhile, goes up to finished_at, the last thing known of it.
+    Raises RuntimeUnavailable without matplotlib, ConfigError for what is no such DataFrame, or holds a run twice.
     """
     _check(runs_df, ("id", "name", "status", "created_at", "queued_s", "run_s"), "runs_df")
     _check(steps_df, ("run_id", "status", "started_at", "run_s"), "steps_df")
@@ -69,9 +70,21 @@ def timeline(runs_df: pd.DataFrame, steps_df: pd.DataFrame, *, ax: Axes | None =
     return _figure(axes)
 
 
-def _check(df: pd.DataFrame, needed: Sequence[str], what: str) -> None:
-    if missing := [name for name in needed if name not in df.columns]:
+def _check(df: Any, needed: Sequence[str], what: str) -> None:
+    columns = getattr(df, "columns", None)
+    if columns is None:
+        raise ConfigError(f"timeline: {what} is {type(df).__name__}, no DataFrame; give it what {what}() returns")
+    if missing := [name for name in needed if name not in columns]:
         raise ConfigError(f"timeline: {what} lacks the column(s) {', '.join(missing)}; do not leave them out with columns=")
+    if twice := [str(name) for name in columns[columns.duplicated()]]:
+        raise ConfigError(f"timeline: {what} has more than one column {twice[0]!r}; keep one: df.loc[:, ~df.columns.duplicated()]")
+    for name in ("created_at", "started_at", "finished_at"):
+        if name in columns and df[name].dtype.kind != "M":
+            raise ConfigError(
+                f"timeline: {what}[{name!r}] is {df[name].dtype}, no times; make them so with pandas.to_datetime(..., utc=True)"
+            )
+    if what == "runs_df" and (again := df["id"].duplicated()).any():
+        raise ConfigError(f"timeline: runs_df has the run {df['id'][again].iloc[0]!r} more than once; use runs_df.drop_duplicates('id')")
 
 
 def _axes(rows: int) -> Axes:
@@ -103,16 +116,14 @@ def _bars(runs: pd.DataFrame, steps: pd.DataFrame) -> Iterator[Bar]:
     with_steps = set(mine["run_id"])
     starts = _seconds(runs["created_at"] - first)
     for (run, row), status, start, queued, ran in zip(
-        rows.items(), runs["status"], starts, _lengths(runs["queued_s"]), _lengths(runs["run_s"]), strict=True
+        rows.items(), runs["status"], starts, _lengths(runs["queued_s"]), _spans(runs), strict=True
     ):
         height = _RUN_HEIGHT - (_STEP_HEIGHT if run in with_steps else 0)
         middle = row - (_STEP_HEIGHT / 2 if run in with_steps else 0)
         yield Bar(middle, start, queued, height * 0.5, "pending", queued=True)
         if ran or status not in {"pending", "cancelled"}:
             yield Bar(middle, start + queued, ran, height, str(status))
-    for run, status, start, ran in zip(
-        mine["run_id"], mine["status"], _seconds(mine["started_at"] - first), _lengths(mine["run_s"]), strict=True
-    ):
+    for run, status, start, ran in zip(mine["run_id"], mine["status"], _seconds(mine["started_at"] - first), _spans(mine), strict=True):
         yield Bar(rows[run] + (_RUN_HEIGHT - _STEP_HEIGHT) / 2, start, ran, _STEP_HEIGHT * 0.8, str(status))
 
 
@@ -122,6 +133,13 @@ def _seconds(spans: pd.Series[Any]) -> list[float]:
 
 def _lengths(values: pd.Series[Any]) -> list[float]:
     return [float(value) for value in values.fillna(0.0)]
+
+
+def _spans(rows: pd.DataFrame) -> list[float]:
+    """How long each ran, as far as is known."""
+    if not {"started_at", "finished_at"} <= set(rows.columns):
+        return _lengths(rows["run_s"])
+    return _lengths(rows["run_s"].fillna((rows["finished_at"] - rows["started_at"]).dt.total_seconds()))
 
 
 def _draw(axes: Axes, bar: Bar) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import resource
 import statistics
@@ -79,7 +80,8 @@ def dask(parallel: int, stack: ExitStack) -> Case:
     """A local dask cluster of processes."""
     from distributed import Client, LocalCluster
 
-    cluster = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=parallel // 2, dashboard_address=None, host="127.0.0.1"))
+    options = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": logging.CRITICAL}
+    cluster = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=parallel // 2, **options))
     client = stack.enter_context(Client(cluster))
     client.gather([client.submit(call, pure=False) for _ in range(parallel)])
     return lambda runs: client.gather([client.submit(call, pure=False) for _ in range(runs)])

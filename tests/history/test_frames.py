@@ -224,7 +224,9 @@ def test_meanings_and_units_travel_with_the_frame(filled: Path) -> None:
     runs = frames.runs_df(filled)
     about = runs.attrs["agentnb"]
     assert list(about) == list(runs.columns)
-    assert about["run_s"] == {"meaning": "ran", "unit": "s"}
+    assert about["cpu_s"] == {"meaning": "processor time of the whole process tree", "unit": "s"}
+    assert about["run_s"]["unit"] == "s"
+    assert "supervisor died" in about["run_s"]["meaning"]
     assert about["param.n"]["meaning"] == "value of parameter n"
     assert runs.copy().attrs == runs.attrs == json.loads(json.dumps(runs.attrs))
     assert pd.concat([runs, runs]).attrs == runs.attrs

@@ -110,7 +110,7 @@ def test_a_detached_run_completes_after_kill_9_of_its_kernel_and_its_history_is_
     run = attach(run_id)
     assert (run.id, run.name, run.done, run.status, run.params) == (run_id, "long", True, nb.RunStatus.FAILED, {"n": 1})
     assert (run.stdout, run.stderr, run.tail(1)) == ("begin\nend\n", "", "end")
-    assert run.error["message"] == "it exited with code 3"
+    assert run.error.message == "it exited with code 3"
     result = run.wait()
     assert (result.exit_code, result.stdout, result.attempts, result.reason) == (3, "begin\nend\n", 1, "non_zero_exit")
     assert result.usage.peak_memory_bytes > 0
@@ -210,7 +210,7 @@ def test_kill_9_of_the_kernel_ends_an_attached_run_of_it_as_interrupted(start_sc
     run = attach(launched(script))
     kill_9(script)
     assert run.wait(20).status is nb.RunStatus.INTERRUPTED
-    assert "process ended" in run.error["message"]
+    assert "process ended" in run.error.message
 
 
 def test_kill_9_of_the_detached_supervisor_leaves_no_process_and_reads_interrupted(session, store) -> None:
@@ -224,7 +224,7 @@ def test_kill_9_of_the_detached_supervisor_leaves_no_process_and_reads_interrupt
     until(lambda: not any(lives(process.pid) for process in below))
     again = attach(run.id)
     assert (again.status, again.stdout) == (nb.RunStatus.INTERRUPTED, "kept\n")
-    assert again.error["kind"] == "interrupted"
+    assert again.error.kind == "interrupted"
     assert not list((store / "owners").glob("*.sock"))[1:]  # but for this process's own
     assert session.shell("echo anew", detach=True).wait().stdout == "anew\n"
     assert detached_pid(session) != pid

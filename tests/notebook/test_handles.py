@@ -70,7 +70,7 @@ def test_the_result_tells_how_it_went(session) -> None:
     assert (result.command_status, result.reason, result.retryable, result.ok) == ("failed", "non_zero_exit", False, False)
     assert result.error.kind is nb.ErrorKind.EXECUTION_FAILED
     assert "3" in result.error.message
-    assert run.error["kind"] == "execution_failed"
+    assert run.error.kind == "execution_failed"
     assert run.done
     assert run.status is nb.RunStatus.FAILED
     metadata = result.metadata
@@ -148,7 +148,7 @@ def test_an_interrupt_during_wait_cancels_waits_for_the_ladder_and_is_raised_aga
         run.wait()
     assert run.done
     assert run.status is nb.RunStatus.CANCELLED
-    assert run.error["message"] == "interrupted by the user"
+    assert run.error.message == "interrupted by the user"
     assert not lives(pid)
     thread.join()
 
@@ -222,7 +222,7 @@ def test_wait_for_cancels_the_run_that_takes_too_long(session) -> None:
     asyncio.run(main())
     assert run.status is nb.RunStatus.CANCELLED
     assert not lives(pid)
-    assert "interrupted or cancelled" in run.error["message"]
+    assert "interrupted or cancelled" in run.error.message
 
 
 def test_a_task_group_that_fails_cancels_the_runs_it_awaits(session) -> None:

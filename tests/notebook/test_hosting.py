@@ -80,7 +80,7 @@ def test_a_result_that_json_cannot_hold_fails_the_run_and_says_what_to_return(se
 
     run = session.python(hosted_object if kind == "async def" else object)
     assert run.wait().status == "failed"
-    assert "JSON cannot hold" in run.error["message"]
+    assert "JSON cannot hold" in run.error.message
 
 
 def test_an_argument_that_cannot_be_sent_is_refused_before_anything_starts(session) -> None:

@@ -188,7 +188,7 @@ def test_a_block_ends_its_session_and_cancels_when_it_raises(new_session) -> Non
         bad = session.shell("sleep 60")
         _ = 1 / 0
     assert (good.status, bad.status) == (nb.RunStatus.COMPLETED, nb.RunStatus.CANCELLED)
-    assert bad.error["message"] == "the session's block raised"
+    assert bad.error.message == "the session's block raised"
     assert nb.sessions_df(store=session.store).status.tolist() == ["ended", "cancelled"]
 
 
