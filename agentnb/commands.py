@@ -31,7 +31,7 @@ def _prompt_text(value: str) -> str:
 
 def _some_text(what: str, value: str, advice: str) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{what}: {value!r} is a {type(value).__name__}, not text; {advice}")
+        raise ConfigError(f"{what}: {value!r} is of type {type(value).__name__}, not text; {advice}")
     if not value.strip():
         raise ConfigError(f"{what}: {value!r} is empty; {advice}")
     if "\0" in value:
@@ -41,7 +41,7 @@ def _some_text(what: str, value: str, advice: str) -> str:
 
 def _folder(value: object) -> object:
     if value is not None and not isinstance(value, str | Path):
-        raise ConfigError(f"working_dir: {value!r} is a {type(value).__name__}; give the folder as text or a pathlib.Path")
+        raise ConfigError(f"working_dir: {value!r} is of type {type(value).__name__}; give the folder as text or a pathlib.Path")
     return value
 
 
@@ -431,7 +431,7 @@ class ExecutionConfig(Data):
         if isinstance(value, bytes | bytearray):
             raise ConfigError("stdin: it is bytes; decode them to text, or let the command read a file")
         if not isinstance(value, str | bool | None):
-            raise ConfigError(f"stdin: {value!r} is a {type(value).__name__}; give text, or True to keep it open for run.send(...)")
+            raise ConfigError(f"stdin: {value!r} is of type {type(value).__name__}; give text, or True to keep it open for run.send(...)")
         return None if value is False else value
 
     def over(self, base: ExecutionConfig) -> ExecutionConfig:

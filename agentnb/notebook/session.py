@@ -61,7 +61,7 @@ class Session(SessionHistory):
     ) -> None:
         """Check the store and start the engine in the background."""
         if not isinstance(name, str):
-            raise ConfigError(f"Session: the name {name!r} is a {type(name).__name__}, not text; write Session('first-look')")
+            raise ConfigError(f"Session: the name {name!r} is of type {type(name).__name__}, not text; write Session('first-look')")
         if not name.strip():
             raise ConfigError(f"Session: the name {name!r} is empty; write Session('first-look')")
         self.name = name

@@ -119,7 +119,7 @@ def test_tracebacks_show_lines_of_cells_that_are_in_no_file() -> None:
     ("body", "code", "stderr"),
     [
         ("sys.exit(3)", 3, ""),
-        ("sys.exit()", 0, ""),
+        ("os._exit(0)", 0, ""),
         ("sys.exit('why')", 1, "why\n"),
         ("os._exit(9)", 9, ""),
         ("os.kill(os.getpid(), 11)", -11, ""),
@@ -130,6 +130,15 @@ def test_every_way_out_shows_in_the_exit_code(body: str, code: int, stderr: str)
     exec(f"def agent():\n    import os, sys\n    {body}\n", space)
     child = run(work(space["agent"]))
     assert (child.code, child.reports, child.stderr.decode()) == (code, [], stderr)
+
+
+@pytest.mark.parametrize("body", ["sys.exit()", "sys.exit(0)", "sys.exit(False)", "pass"])
+def test_to_exit_well_is_to_return_none(body: str) -> None:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(f"import sys\ndef agent(): {body}\nasync def hosted_agent(): {body}\n", space)
+    child = run(work(space["agent"]))
+    assert (child.code, child.reports) == (0, [{"t": "result", "output": None}])
+    assert asyncio.run(hosted(space["hosted_agent"])) == [{"t": "result", "output": None}, {"t": "done"}]
 
 
 def test_sigterm_sets_cancelled_and_lets_finally_run() -> None:

@@ -6,12 +6,13 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentnb.engine.agent_log import AgentLog
 from agentnb.engine.outcome import Outcome
-from tests.engine.driver import Engine, lives, wait_until
+from tests.engine.driver import Engine, base64_of, lives, wait_until
 
 
 def test_steps_output_usage_result_and_artifacts(engine: Engine) -> None:
@@ -49,6 +50,37 @@ def test_an_error_fails_the_run_although_the_process_exits_well(engine: Engine) 
     assert (end.status, end.error) == ("failed", {"kind": "rate_limited", "message": "slow down", "details": {"traceback": "..."}})
     end = engine.agent("say({'t':'error','kind':'made up','message':'x'})").wait()
     assert end.error == {"kind": "execution_failed", "message": "x"}
+
+
+@pytest.mark.parametrize("code", ["os._exit(0)", "say({'t':'result'})", "os.execvp('true', ['true'])"])
+def test_a_process_that_exits_well_without_a_result_has_failed(engine: Engine, code: str) -> None:
+    end = engine.agent(f"say({{'t':'log','text':'so far'}})\n{code}").wait()
+    assert (end.status, end.exit_code, end.output) == ("failed", 0, None)
+    assert end.error == {"kind": "execution_failed", "message": "the process ended without returning"}
+
+
+def test_a_result_of_an_attempt_is_none_of_the_next(engine: Engine) -> None:
+    retry = {"max_attempts": 2, "strategy": "constant", "initial_delay": 0.0, "max_delay": 0.0, "jitter": 0.0, "on_exit_codes": [3]}
+    code = "if os.environ['AGENTNB_ATTEMPT'] == '1':\n    say({'t':'result','output':1})\n    sys.exit(3)"
+    end = engine.agent(code, retry=retry).wait()
+    assert (end.status, end.attempts, end.error and end.error["message"]) == ("failed", 2, "the process ended without returning")
+
+
+def test_secrets_are_masked_in_artifacts_that_are_given_inline_and_in_names_but_not_in_files(engine: Engine) -> None:
+    secret = "hunter2-secret"
+    Path(f"{secret}.txt").write_text(secret)
+    inline = base64_of(f"the key is {secret}".encode())
+    run = engine.agent(
+        f"say({{'t':'artifact','name':'a','data':{inline!r}}})\nsay({{'t':'artifact','name':'b','data':{inline!r},'file':True}})\n"
+        "say({'t':'result','output':None})",
+        secrets=[secret],
+        artifacts=["*.txt"],
+    )
+    assert run.wait().status == "completed"
+    engine.settle()
+    found = dict(engine.rows("SELECT name, location FROM artifacts WHERE source_run = ?", run.id))
+    kept = {name: (engine.store / json.loads(location)["path"]).read_text() for name, location in found.items()}
+    assert kept == {"a": "the key is ***", "b": f"the key is {secret}", "***.txt": secret}
 
 
 def test_a_timeout_is_no_error_of_the_agent(engine: Engine) -> None:

@@ -79,3 +79,18 @@ def test_a_handler_knows_how_many_attempts_there_were_and_its_trace(engine: Engi
     run = engine.launch("exit 3", retry=retry, handlers=[handler("rollback", line, condition="attempts == 3")], traceparent=parent)
     assert run.wait().attempts == 3
     assert Path("said").read_text() == f"3 failed 3 {parent}\n"
+
+
+def test_a_handler_is_ended_after_its_own_time(engine: Engine) -> None:
+    handlers = [handler("on_failure", "sleep 1000", timeout_s=0.3), handler("cleanup")]
+    run = engine.launch("exit 3", handlers=handlers)
+    assert run.wait(10).detail["warnings"] == ["the on_failure handler failed: it was still running after 0.3 s"]
+    assert names(engine, run.id) == [("on_failure", "timeout"), ("cleanup", "completed")]
+
+
+def test_the_secrets_of_a_run_are_masked_in_the_record_of_its_handlers(engine: Engine) -> None:
+    run = engine.launch("true", secrets=["hunter2", "comm"], handlers=[handler("cleanup", "echo hunter2", condition="error != 'hunter2'")])
+    run.wait()
+    engine.settle()
+    rows = engine.rows("SELECT input FROM steps WHERE run_id = ? AND kind = 'handler'", run.id)
+    assert rows == [('{"command":"echo ***","condition":"error != \'***\'"}',)]

@@ -26,7 +26,7 @@ TEMPLATE = """
 import os, sys
 import agentnb as nb
 from agentnb.notebook import session as loaded
-import agentnb.agents.compile, anyio.from_thread, anyio._backends._asyncio
+import agentnb.agents.compile
 
 def victim(store, out):
     session = nb.Session("victim", store=store, max_parallel=4)

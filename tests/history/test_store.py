@@ -362,3 +362,15 @@ def test_a_store_that_cannot_be_looked_at_is_not_taken_for_gone(store: Path, mon
             patched.setattr("agentnb.history.store.os.stat", denied)
             assert not opened.gone()
         assert not opened.gone()
+
+
+@pytest.mark.parametrize("given", [None, "relative"])
+def test_a_relative_store_in_a_deleted_directory_is_said_to_be_so(given, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("AGENTNB_HOME", raising=False)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StoreError, match="current directory was deleted; .*absolute path"):
+        Store.locate(given)
+    assert Store.locate(tmp_path / "st") == tmp_path / "st"

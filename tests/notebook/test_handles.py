@@ -70,7 +70,8 @@ def test_the_result_tells_how_it_went(session) -> None:
     assert (result.command_status, result.reason, result.retryable, result.ok) == ("failed", "non_zero_exit", False, False)
     assert result.error.kind is nb.ErrorKind.EXECUTION_FAILED
     assert "3" in result.error.message
-    assert run.error.kind == "execution_failed"
+    assert run.error.kind is nb.ErrorKind.EXECUTION_FAILED
+    assert run.error == run.result.error
     assert run.done
     assert run.status is nb.RunStatus.FAILED
     metadata = result.metadata
@@ -334,3 +335,11 @@ def test_reading_a_store_that_was_removed_says_so(session, store) -> None:
     with pytest.raises(nb.StoreError, match="cannot be read"):
         _ = run.stdout
     assert run.snapshot().status == "completed"
+
+
+def test_a_long_name_is_kept_and_shown_short(session) -> None:
+    run = session.shell("true", name="x" * 1000)
+    run.wait()
+    assert len(repr(run)) < 140
+    assert run.name == "x" * 1000
+    assert run.error is None

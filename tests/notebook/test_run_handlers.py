@@ -91,3 +91,12 @@ def test_a_secret_in_the_error_of_a_run_is_masked_in_what_its_handlers_leave(ses
                         rollback=nb.Handler("echo $AGENTNB_ERROR", condition="'hunter2' in error"))  # fmt: skip
     assert run.wait().status == "failed"
     assert "hunter2" not in str([step.model_dump() for step in run.steps if step.kind == "handler"][-1]["output"])
+
+
+def test_a_handler_may_have_its_own_time(session: nb.Session) -> None:
+    run = session.shell("true", cleanup=nb.Handler("sleep 1000", timeout="300ms"))
+    assert run.wait(20).warnings == ("the cleanup handler failed: it was still running after 0.3 s",)
+    assert steps(run) == {"cleanup": "timeout"}
+    for bad, says in ((0, "more than zero"), ("soon", "is not a duration"), (-1, "timeout")):
+        with pytest.raises(nb.ConfigError, match=says):
+            nb.Handler("true", timeout=bad)
