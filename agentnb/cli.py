@@ -130,6 +130,7 @@ def _add_logs(commands: Any) -> None:
     _store(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     parser.add_argument("--stream", choices=("stdout", "stderr", "both"), default="both", help="which output (default: both)")
+    parser.add_argument("--raw", action="store_true", help="to a terminal too, the bytes as they are: they can steer it")
 
 
 def _add_cancel(commands: Any) -> None:
@@ -202,12 +203,17 @@ def _show(args: argparse.Namespace) -> int:
 def _logs(args: argparse.Namespace) -> int:
     from agentnb.history.reader import find_run
     from agentnb.logs import show_logs
+    from agentnb.printing import TerminalText
 
     root = _root(args)
-    outs = [("stdout", sys.stdout.buffer), ("stderr", sys.stderr.buffer)]
-    if args.stream != "both":
-        outs = [(args.stream, sys.stdout.buffer)]
-    show_logs(root, find_run(root, args.run), outs, follow=args.follow)
+    to = [("stdout", sys.stdout), ("stderr", sys.stderr)] if args.stream == "both" else [(args.stream, sys.stdout)]
+    outs = [(name, TerminalText(file.buffer) if file.isatty() and not args.raw else file.buffer) for name, file in to]
+    try:
+        show_logs(root, find_run(root, args.run), outs, follow=args.follow)
+    finally:
+        for _, out in outs:
+            if isinstance(out, TerminalText):
+                out.end()
     return GOOD
 
 

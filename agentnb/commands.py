@@ -58,6 +58,10 @@ class Spec(Data):
         """The spec as one line for people."""
         return str(getattr(self, "command", self.__class__.__name__))
 
+    def shown(self, mask: Callable[[str], str]) -> str:
+        """`display`, masked before anything of it is cut off."""
+        return mask(self.display)
+
 
 class Shell(Spec):
     """A command line for a shell.
@@ -150,7 +154,11 @@ class Python(Spec):
     @property
     def display(self) -> str:
         """The call, arguments shortened."""
-        shown = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return self.shown(str)
+
+    def shown(self, mask: Callable[[str], str]) -> str:
+        """The call, arguments masked and then shortened."""
+        shown = [mask(repr(a)) for a in self.args] + [mask(f"{k}={v!r}") for k, v in self.kwargs.items()]
         text = ", ".join(s if len(s) <= 40 else s[:37] + "..." for s in shown)
         return f"{getattr(self.function, '__qualname__', repr(self.function))}({text})"
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from agentnb.errors import StoreError
 from agentnb.history.reader import read_output, read_run
@@ -22,10 +22,20 @@ DOUBT_S = 2.0
 LIVE = {RunStatus.PENDING.value, RunStatus.RUNNING.value}
 
 
+class Out(Protocol):
+    """What a stream is copied to: a binary file, or printing.TerminalText before one."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take these bytes."""
+
+    def flush(self) -> object:
+        """Pass on what was taken."""
+
+
 class Stream:
     """One stream of one run, copied to `out` from where the last copy stopped."""
 
-    def __init__(self, root: Path, run_id: str, name: str, out: BinaryIO) -> None:
+    def __init__(self, root: Path, run_id: str, name: str, out: Out) -> None:
         """Start at the beginning; a log file need not exist yet."""
         self._root, self._run_id, self._name, self._out = root, run_id, name, out
         self._file = root / "runs" / Path(run_id).name / f"{name}.log"
@@ -58,7 +68,7 @@ def recover(root: Path) -> None:
             store.recover()
 
 
-def show_logs(root: Path, run_id: str, outs: Sequence[tuple[str, BinaryIO]], *, follow: bool = False) -> None:
+def show_logs(root: Path, run_id: str, outs: Sequence[tuple[str, Out]], *, follow: bool = False) -> None:
     """Copy the streams of a run to `outs`, ("stdout" | "stderr", where) each; with `follow`, until the run has ended.
 
     A live run's output so far is what its supervisor has put on disk, which is at most 0.25 seconds old.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from agentnb.errors import ConfigError, RuntimeUnavailable
 
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "parquet")
 WIDEST = 48
 
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
+_LINE_END = re.compile(r"\r+\n|\r")
+#: A sequence, or a line's end, that may go on in the bytes to come.
+_BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\n]*\x1b?)?\Z|\r+\Z")
+#: One that is still not whole then is dropped as far as it has come.
+_LONGEST_SEQUENCE = 4096
 
 
 def clean(text: str) -> str:
@@ -28,6 +35,46 @@ def clean(text: str) -> str:
     Escape sequences are dropped, and control characters but newline and tab, and what turns the reading direction around.
     """
     return _CONTROL.sub("", _ANSI.sub("", text))
+
+
+class TerminalText:
+    """Bytes on their way to a terminal: their colours stay, and nothing else in them can steer it. Has what is used of a binary file.
+
+    A carriage return, with which later text could hide earlier text, starts a new line.
+    """
+
+    def __init__(self, out: BinaryIO) -> None:
+        """Write to `out`, whose terminal reads UTF-8; bytes that are none come out as ``\ufffd``."""
+        self._out = out
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._held = ""
+        self._coloured = False
+
+    def write(self, data: bytes) -> int:
+        """Write what can be told of the text so far; a character or sequence that is not whole yet waits for its rest."""
+        text = self._held + self._decode(data)
+        whole = _BEGUN.search(text)
+        end = whole.start() if whole and len(text) - whole.start() < _LONGEST_SEQUENCE else len(text)
+        self._held = text[end:]
+        self._put(text[:end])
+        return len(data)
+
+    def flush(self) -> None:
+        """Bring what was written to the terminal."""
+        self._out.flush()
+
+    def end(self) -> None:
+        """Write what still waited, and take back colours that were left on."""
+        self._put(self._held + self._decode(b"", final=True))
+        self._held = ""
+        if self._coloured:
+            self._out.write(b"\x1b[0m")
+        self._out.flush()
+
+    def _put(self, text: str) -> None:
+        safe = "".join(part if _COLOUR.fullmatch(part) else clean(part) for part in _COLOUR.split(_LINE_END.sub("\n", text)))
+        self._coloured = self._coloured or "\x1b" in safe
+        self._out.write(safe.encode())
 
 
 def one_line(text: str, width: int = WIDEST) -> str:

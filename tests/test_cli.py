@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -226,6 +227,25 @@ def test_show_of_a_failed_run_is_good_and_says_why(run, history) -> None:
 def test_logs_are_the_bytes_that_the_run_printed(stream, out, err, history, store, capfd) -> None:
     assert cli.main(["logs", "good", "--stream", stream, "--store", str(store)]) == 0
     assert tuple(capfd.readouterr()) == (out, err)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"), [([], b"\x1b[31mred\x1b[0m\r\n\x1b[0m"), (["--raw"], b"\x1b]0;pwn\x07\x1b[31mred\x1b[0m\r\n")]
+)
+def test_logs_on_a_terminal_cannot_steer_it_unless_they_are_asked_for_raw(options, shown, store) -> None:
+    printed = {"size": 1, "text": "\x1b]0;pwn\x07\x1b[31mred\x1b[0m\n", "path": None}
+    with Store.open(store) as opened:
+        run = queued("steering", "S")
+        opened.apply([started("S", "s"), run, events.RunStarted(run.run_id), events.RunFinished(run.run_id, "completed", stdout=printed)])
+    main, terminal = pty.openpty()
+    try:
+        subprocess.run(command("logs", "steering", *options, "--stream", "stdout", "--store", store), stdout=terminal, env=ENV, check=True)
+        assert os.read(main, 1000) == shown
+    finally:
+        os.close(main)
+        os.close(terminal)
+    piped = subprocess.run(command("logs", "steering", "--store", store), capture_output=True, env=ENV, check=True)
+    assert piped.stdout == printed["text"].encode()
 
 
 def test_logs_follow_a_live_run_until_it_ends(store) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from agentnb import printing
 from agentnb.errors import ConfigError
+from agentnb.printing import TerminalText
 
 ANYTHING = st.recursive(
     st.none()
@@ -109,3 +111,52 @@ def test_a_frame_is_said_in_rows() -> None:
 def test_parquet_needs_a_file() -> None:
     with pytest.raises(ConfigError, match="-o FILE"):
         printing.write_frame(pd.DataFrame({"a": [1]}), "parquet", io.StringIO())
+
+
+def shown(*chunks: bytes) -> str:
+    out = io.BytesIO()
+    terminal = TerminalText(out)
+    for chunk in chunks:
+        terminal.write(chunk)
+    terminal.end()
+    return out.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    ("printed", "text"),
+    [
+        (b"\x1b]0;pwn\x07title\n", "title\n"),
+        (b"\x1b]0;never ended\nnext\n", "\nnext\n"),
+        (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\\n", "link\n"),
+        (b"\x1b[2J\x1b[Hcleared\x1b[1A\n", "cleared\n"),
+        (b"\x1b[31mred\x1b[0m \x1b[38;2;1;2;3mtrue\x1b[m\n", "\x1b[31mred\x1b[0m \x1b[38;2;1;2;3mtrue\x1b[m\n\x1b[0m"),
+        (b"\x1b[31mleft on", "\x1b[31mleft on\x1b[0m"),
+        (b"\x1b]0;\x1b[31mhidden in a title\x07", "\x1b[31mhidden in a title\x1b[0m"),
+        (b"10 %\r20 %\r\nend\r\r\n", "10 %\n20 %\nend\n"),
+        (b"\x08\x7f\x9b31m\xff\tcaf\xc3\xa9\n", "\ufffd31m\ufffd\tcafé\n"),
+        ("\u202eturned\u2069\u009b2J\n".encode(), "turned2J\n"),
+        (b"cut \xe2\x82", "cut \ufffd"),
+        (b"cut \x1b[3", "cut [3"),
+        (b"", ""),
+    ],
+)
+def test_on_a_terminal_only_colours_are_left_of_what_steers_it(printed: bytes, text: str) -> None:
+    assert shown(printed) == text
+
+
+@given(st.lists(st.sampled_from([b"\x1b", b"[", b"]", b"31", b";", b"m", b"2J", b"\x07", b"\\", b"\r", b"\n", b"x", b"\xc3", b"\xa9"])))
+def test_what_a_terminal_is_shown_does_not_hang_on_how_the_bytes_came(parts: list[bytes]) -> None:
+    whole = shown(b"".join(parts))
+    assert shown(*parts) == whole
+    left = re.sub(r"\x1b\[[0-9;:]*m", "", whole)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", left)
+
+
+def test_a_sequence_without_end_holds_nothing_back_for_ever() -> None:
+    out = io.BytesIO()
+    terminal = TerminalText(out)
+    terminal.write(b"before\n\x1b]0;" + b"x" * 100)
+    assert out.getvalue() == b"before\n"
+    terminal.write(b"x" * 5000)
+    terminal.write(b"\nafter\n")
+    assert out.getvalue().endswith(b"\nafter\n")

@@ -265,6 +265,8 @@ def secrets_of(*given: AnySpec | ExecutionConfig) -> list[str]:
     """Every secret in the environments of specs and configs and of their handlers, also those that another one overrides."""
     found: dict[str, None] = {}
     for one in given:
+        if not one.model_fields_set:
+            continue
         handlers = [getattr(one, when) for when in HANDLERS] if isinstance(one, ExecutionConfig) else []
         for part in [one, *(handler.command if isinstance(handler, Handler) else handler for handler in handlers)]:
             found |= {value.reveal(): None for value in getattr(part, "env", {}).values() if isinstance(value, Secret)}

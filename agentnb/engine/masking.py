@@ -12,9 +12,11 @@ MASK = b"***"
 
 
 def _forms(secret: str) -> set[bytes]:
-    """The secret's bytes, and how it looks inside JSON and base64 (at each of the three alignments)."""
+    """The secret's bytes, and how it looks inside JSON, Python's repr, quotes of a shell, and base64 (at each of the three alignments)."""
     raw = secret.encode("utf-8", "surrogateescape")
     forms = {raw, json.dumps(secret)[1:-1].encode(), json.dumps(secret, ensure_ascii=False)[1:-1].encode("utf-8", "surrogateescape")}
+    quoted = [repr(secret)[1:-1], secret.replace("'", "'\"'\"'"), re.sub(r'([\\"$`])', r"\\\1", secret)]
+    forms |= {form.encode("utf-8", "surrogateescape") for form in quoted}
     for shift in range(3):
         coded = base64.b64encode(bytes(shift) + raw)
         # The first and last characters depend on the neighbours: leave them out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -61,14 +61,16 @@ def compare(
 def _keys(by: Any) -> list[Any]:
     if isinstance(by, str) or (by is not None and not isinstance(by, Iterable)):
         return [by]
-    if by is None or isinstance(by, pd.DataFrame | bytes) or not (keys := list(dict.fromkeys(_named(list(by))))):
+    if by is None or isinstance(by, pd.DataFrame):
         raise ConfigError(f"compare: by={by!r} names no column; name the one that tells the groups apart, such as by='param.x'")
+    if not (keys := list(dict.fromkeys(_named(list(by))))):
+        raise ConfigError("compare: by is empty; name the column that tells the groups apart")
     return keys
 
 
 def _named(names: list[Any]) -> list[Any]:
     for name in names:
-        if not isinstance(name, Hashable):
+        if not _is_hashable(name):
             raise ConfigError(f"compare: {name!r} is no column's name")
     return names
 
@@ -91,8 +93,16 @@ def _check_columns(df: Any, keys: list[Any], metric: Any) -> None:
     if not _is_number(df[metric]) and not _is_span(df[metric]):
         raise ConfigError(f"compare: metric {metric!r} is {df[metric].dtype}, not a number; try 'run_s' or 'cost_usd'")
     for key in keys:
-        if odd := next((value for value in df[key] if not isinstance(value, Hashable)), None):
+        if (odd := next((value for value in df[key] if not _is_hashable(value)), None)) is not None:
             raise ConfigError(f"compare: by={key!r} has {type(odd).__name__} values, which make no groups; make them text first")
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_column(df: pd.DataFrame, name: Any) -> None:
@@ -121,11 +131,13 @@ def _generator(seed: Any) -> np.random.Generator:
 def _numbers(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
     """The metric as floats, NaN where it is not known."""
     plain = values.dt.total_seconds() if _is_span(values) else values
-    return plain.astype("Float64").to_numpy(dtype="float64", na_value=np.nan)
+    floats: np.ndarray[Any, Any] = plain.astype("Float64").to_numpy(dtype="float64", na_value=np.nan)
+    return floats
 
 
 def _finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return values[np.isfinite(values)]
+    found: np.ndarray[Any, Any] = values[np.isfinite(values)]
+    return found
 
 
 def _is_number(values: pd.Series[Any]) -> bool:

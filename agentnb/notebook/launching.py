@@ -116,7 +116,7 @@ class Batch:
     def title(self, spec: AnySpec, name: str | None = None) -> str:
         """`name`, or the start of the command; without secrets."""
         mask = self._mask(spec)
-        return str(mask(name)) if name else short(mask(spec.display))
+        return str(mask(name)) if name else short(spec.shown(mask))
 
     def _mask(self, spec: AnySpec) -> Callable[[Any], Any]:
         """What takes JSON data and gives it back without the secrets that a run of `spec` will have."""
@@ -135,7 +135,7 @@ class Batch:
             "session_id": self._session_id,
             "group_id": self._group.get("group"),
             "name": self.title(spec, name),
-            "target": {"kind": target.kind.value, "display": mask(target.display), "spec": _masked_spec(target.spec, mask)},
+            "target": {"kind": target.kind.value, "display": spec.shown(mask), "spec": _masked_spec(target.spec, mask)},
             "runtime_kind": "local",
             "created_at": now_us(),
             "timeout_s": work["timeout_s"],

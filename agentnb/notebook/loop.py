@@ -23,7 +23,8 @@ class LoopThread:
         """Start it."""
         self.loop = asyncio.new_event_loop()
         self.pid = os.getpid()
-        # No portal of anyio: in a forked copy of the process its generator is finalised at the end, and waits for a thread that is not there.
+        # No portal of anyio: in a forked copy of the process its generator is finalised at the end, and waits for a thread
+        # that was not copied.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
         self.thread_id = self._thread.ident

@@ -79,7 +79,7 @@ def _check(df: Any, needed: Sequence[str], what: str) -> None:
     if twice := [str(name) for name in columns[columns.duplicated()]]:
         raise ConfigError(f"timeline: {what} has more than one column {twice[0]!r}; keep one: df.loc[:, ~df.columns.duplicated()]")
     for name in ("created_at", "started_at", "finished_at"):
-        if name in columns and df[name].dtype.kind != "M":
+        if len(df) and name in columns and df[name].dtype.kind != "M":
             raise ConfigError(
                 f"timeline: {what}[{name!r}] is {df[name].dtype}, no times; make them so with pandas.to_datetime(..., utc=True)"
             )

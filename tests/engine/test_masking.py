@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 from itertools import pairwise
 
 import pytest
@@ -79,3 +81,10 @@ def test_a_long_secret_costs_no_quadratic_time() -> None:
     piece = (b"x" * 99 + b"\n") * 2000
     for _ in range(20):
         assert masker.feed(piece) == piece
+
+
+@pytest.mark.parametrize("secret", ["a'b", 'a"b', "a\\b$c`", "a\nb", "é'\""])
+def test_a_secret_is_masked_as_python_and_shells_write_it(secret: str) -> None:
+    masker = Masker([secret])
+    written = [repr(secret), repr([secret]), shlex.quote(secret), '"' + re.sub(r'([\\"$`])', r"\\\1", secret) + '"']
+    assert [masker.clean(text).strip("\"'[]") for text in written] == ["***"] * 4

@@ -131,3 +131,62 @@ def test_every_row_counts_once_and_no_interval_is_upside_down(rows: list) -> Non
     known = table.dropna(subset=["mean_low"])
     slack = 1e-6 + 1e-9 * known["mean"]
     assert (known["mean_low"] <= known["mean_high"] + slack).all()
+
+
+ONE = pd.DataFrame({"g": ["a", "a"], "run_s": [1.0, 2.0], "status": ["completed"] * 2})
+
+
+@pytest.mark.parametrize(
+    ("df", "options", "message"),
+    [
+        (None, {}, "NoneType is no DataFrame"),
+        ([{"g": 1}], {}, "list is no DataFrame"),
+        (ONE, {"by": None}, "by=None names no column"),
+        (ONE, {"by": 5}, "no column 5"),
+        (ONE, {"by": [["g"]]}, r"\['g'\] is no column's name"),
+        (ONE, {"metric": None}, "no column None"),
+        (ONE, {"metric": ["run_s"]}, "is no column's name"),
+        (pd.concat([ONE, ONE], axis="columns"), {}, "more than one column 'g'"),
+        (pd.concat([ONE, ONE[["run_s"]]], axis="columns"), {}, "more than one column 'run_s'"),
+        (pd.concat([ONE, ONE[["status"]]], axis="columns"), {}, "more than one column 'status'"),
+        (ONE.assign(g=[[1], [2]]), {}, "by='g' has list values"),
+        (ONE.assign(g=[[], []]), {}, "by='g' has list values"),
+        (ONE.assign(g=[{"x": 1}, "b"]), {}, "by='g' has dict values"),
+        (ONE.assign(g=[(1, []), "b"]), {}, "by='g' has tuple values"),
+        (ONE.assign(run_s=[1j, 2j]), {}, "complex128, not a number"),
+        (ONE, {"confidence": "0.9"}, "between 0 and 1"),
+        (ONE, {"confidence": None}, "between 0 and 1"),
+        (ONE, {"confidence": float("nan")}, "between 0 and 1"),
+        (ONE, {"resamples": 2.5}, "whole number"),
+        (ONE, {"seed": -1}, "seed=-1"),
+        (ONE, {"seed": "x"}, "seed='x'"),
+        (ONE, {"baseline": np.array(["a", "b"])}, "no group"),
+        (ONE, {"baseline": pd.NA}, "no group"),
+        (ONE, {"baseline": {}}, "no group"),
+    ],
+)
+def test_odd_input_is_refused_in_words(df, options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compare(df, **({"by": "g"} | options))
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinities_do_not_enter_the_figures() -> None:
+    table = compare(runs(a=[1.0, float("inf"), 3.0, float("-inf"), float("nan")], b=[float("inf")]), "g")
+    assert (table["n"]["a"], table["median"]["a"], table["mean"]["a"]) == (5, 2.0, 2.0)
+    assert table.loc["b"].iloc[2:].isna().all()
+    assert table["failures"].to_list() == [0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_beyond_the_largest_float_are_not_known() -> None:
+    table = compare(runs(a=[1.5e308] * 7), "g")
+    assert table["median"]["a"] == 1.5e308
+    assert pd.isna(table["mean"]["a"])
+
+
+def test_a_missing_value_of_by_can_be_the_baseline_and_several_are_given_as_a_list_too() -> None:
+    df = pd.DataFrame({"g": [1.0, None], "h": ["x", "y"], "run_s": [2.0, 4.0]})
+    assert compare(df, "g", baseline=pd.NA)["ratio"].to_list() == [0.5, 1.0]
+    assert compare(df, ["g", "h"], baseline=[float("nan"), "y"])["ratio"].to_list() == [0.5, 1.0]
+    assert compare(df, ["h", "h"], baseline="y")["ratio"].to_list() == [0.5, 1.0]

@@ -3,15 +3,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from agentnb.errors import ArtifactCorrupted, ConfigError, StoreError
-from agentnb.events import ArtifactSaved, RunStarted, SessionEnded, now_us
+from agentnb.events import ArtifactSaved, RunStarted, SessionEnded, StepFinished, StepStarted, now_us
 from agentnb.history import columns, frames
+from agentnb.history.compare import compare
+from agentnb.history.condition import condition
 from agentnb.history.reader import reading
 from agentnb.history.store import Store
 from agentnb.states import ErrorKind, RunStatus
@@ -108,6 +115,28 @@ def test_durations_of_live_rows_count_up_to_now(store: Path) -> None:
     assert np.isnan(waiting["run_s"])
 
 
+def test_how_long_a_run_ran_whose_supervisor_died_is_not_known(store: Path) -> None:
+    lost = {"discovered_at": T0 + 900 * SECOND}
+    with Store.open(store) as opened:
+        opened.apply([
+            queued("lost"), RunStarted("lost", at=T0 + SECOND), StepStarted("lost", "1", "turn", "t", at=T0 + SECOND),
+            StepFinished("lost", "1", "completed", at=T0 + 2 * SECOND), StepStarted("lost", "2", "turn", "t", at=T0 + 2 * SECOND),
+            StepFinished("lost", "2", "interrupted", at=T0 + 2 * SECOND), finished("lost", "interrupted", at=T0 + 2 * SECOND, detail=lost),
+            queued("never", at=T0 + 1), finished("never", "cancelled", at=T0 + 1, detail=lost),
+            queued("stopped", at=T0 + 2), RunStarted("stopped", at=T0 + SECOND),
+            finished("stopped", "interrupted", at=T0 + 4 * SECOND, run_s=2.5),
+        ])  # fmt: skip
+    runs = frames.runs_df(store).set_index("id")
+    assert runs["run_s"].isna().to_dict() == {"lost": True, "never": True, "stopped": False}
+    assert runs["total_s"].isna().to_dict() == {"lost": True, "never": True, "stopped": False}
+    assert runs["queued_s"].isna().to_dict() == {"lost": False, "never": True, "stopped": False}
+    assert runs["run_s"]["stopped"] == 2.5
+    assert runs["finished_at"]["lost"] == pd.Timestamp(T0 + 2 * SECOND, unit="us", tz="UTC"), "the last thing known"
+    assert frames.steps_df(store)["run_s"].fillna(-1).to_list() == [1.0, -1]
+    table = compare(runs, "status")
+    assert table.loc["interrupted", ["n", "failures"]].to_list() == [2, 2]
+
+
 def test_sessions_count_their_runs(filled: Path) -> None:
     sessions = frames.sessions_df(filled)
     assert sessions[["n_runs", "live", "completed", "failed", "cancelled"]].to_numpy().tolist() == [[4, 0, 2, 2, 0], [1, 0, 1, 0, 0]]
@@ -148,6 +177,78 @@ def test_filters_choose_rows(filled: Path, filters: dict, found: str) -> None:
     assert " ".join(frames.runs_df(filled, **filters)["id"]) == found
 
 
+class Named:
+    """What has an id, as a Session, a RunHandle or a record has."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+
+class Several(Named):
+    """A group: an id, and the runs in it."""
+
+    def __init__(self, name: str, *runs: str) -> None:
+        super().__init__(name)
+        self.runs = runs
+
+    def __iter__(self) -> Iterator[Named]:
+        return map(Named, self.runs)
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"session": Named("S2")}, "other"),
+        ({"session": [Named("S"), "second"]}, "r0 r1 r2 r3 other"),
+        ({"session": ["nobody"]}, ""),
+        ({"session": []}, ""),
+        ({"run": Named("r1")}, "r1"),
+        ({"run": [Named("r1"), "r2"]}, "r1 r2"),
+        ({"run": (Named(name) for name in ("r1", "r3"))}, "r1 r3"),
+        ({"run": Several("G", "other")}, "other"),
+        ({"run": Several("none")}, ""),
+        ({"run": pd.Series(["r0", "r2"])}, "r0 r2"),
+        ({"run": pd.Series({"id": "r2", "status": "failed"})}, "r2"),
+        ({"group": Several("G", "other")}, "other"),
+        ({"group": [Named("G"), "H"]}, "other"),
+        ({"where": '"param.n" = 1'}, "r1"),
+        ({"where": "param.n > 1 AND \"tag.t\" = 'x' AND status <> 'failed'"}, "r2 r3"),
+        ({"where": ("[param.n] = ? OR `param.n` = ?", [0, 3])}, "r0 r3"),
+        ({"where": 'param."n" = 2'}, "r2"),
+        ({"where": '"param.n" IS NULL'}, "other"),
+        ({"where": '"param.it\'s ""odd"" é" = 1'}, ""),
+        ({"where": '"name" = \'"param.n"\' OR "id" = \'r1\' /* "no such" */ -- "either"'}, "r1"),
+        ({"where": 'name IN (SELECT "name" FROM runs WHERE "session_id" = \'S2\')'}, "other"),
+    ],
+)
+def test_filters_take_objects_and_quoted_names_for_what_they_are(filled: Path, filters: dict, found: str) -> None:
+    assert " ".join(frames.runs_df(filled, **filters)["id"]) == found
+
+
+@pytest.mark.parametrize("key", ["a.b", "it's", 'a"b', "a\\b", "é", "a b", "a`b", "[0]", "'); DROP TABLE runs; --"])
+def test_a_parameter_is_found_by_any_name_in_both_forms_of_where(store: Path, key: str) -> None:
+    with Store.open(store) as opened:
+        opened.apply([queued("r1", params={key: 1, "z": 2}), queued("r2", params={key: 2})])
+    quoted = '"param.{}" = 1'.format(key.replace('"', '""'))
+    assert list(frames.runs_df(store, where={f"param.{key}": 1})["id"]) == ["r1"]
+    assert list(frames.runs_df(store, where=quoted)["id"]) == ["r1"]
+    assert list(frames.runs_df(store, where=("`status` = ? AND " + quoted, ["pending"]))["id"]) == ["r1"]
+
+
+@given(st.text(st.sampled_from("'\"`[]-/*.? \nparm1x;")))
+def test_text_without_names_in_double_quotes_stays_as_it_was(text: str) -> None:
+    assume('"' not in text and "param" not in text)
+    assert condition(columns.EVENTS, text) == text
+
+
+@given(st.text(st.sampled_from("'\"`[]-/*.? \nparm1x;")))
+def test_any_where_is_rows_or_a_config_error(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        Store.open(Path(folder) / "s").close()
+        with suppress(ConfigError):
+            frames.runs_df(Path(folder) / "s", where=text)
+
+
 @pytest.mark.parametrize("name", ["steps", "artifacts", "events"])
 def test_other_frames_filter_by_run_session_and_group(filled: Path, name: str) -> None:
     read = ALL[name]
@@ -174,6 +275,27 @@ def test_other_frames_filter_by_run_session_and_group(filled: Path, name: str) -
         ({"since": "yesterday"}, "since: 'yesterday' is no time"),
         ({"limit": -1}, "whole number"),
         ({"limit": "5"}, "whole number"),
+        ({"where": '"no_such" = 1'}, "runs_df has no column 'no_such'"),
+        ({"where": '"statsu" = 1'}, "did you mean 'status'"),
+        ({"where": '"status" = "failed"'}, "no column 'failed'.*single quotes: 'failed'"),
+        ({"where": ('"no such" = ?', [1])}, "no column 'no such'"),
+        ({"where": ("id = ?", 5)}, "must be SQL text"),
+        ({"where": ("id = ?", "r0")}, "must be SQL text"),
+        ({"session": 5}, "session: 5 is no session; write its id or name, the Session itself"),
+        ({"session": [None]}, "session: None is no session"),
+        ({"session": b"S"}, "is no session"),
+        ({"session": {"S": 1}}, "is no session"),
+        ({"session": Named("r1")}, "'r1' is the id of a run; write run= instead"),
+        ({"run": object()}, "is no run; write its id, the RunHandle itself"),
+        ({"run": ["r1", 2]}, "run: 2 is no run"),
+        ({"run": pd.DataFrame({"id": ["r1"]})}, "is no run"),
+        ({"run": pd.DataFrame({"name": ["r1"]})}, "is no run"),
+        ({"run": Named("S")}, "'S' is the id of a session; write session= instead"),
+        ({"run": "G"}, "'G' is the id of a group; write group= instead"),
+        ({"group": 5}, "group: 5 is no group"),
+        ({"group": Named("r1")}, "'r1' is the id of a run"),
+        ({"status": 5}, "status: 5 is no status; write one of"),
+        ({"columns": 5}, "columns: 5 is no list"),
     ],
 )
 def test_a_filter_that_makes_no_sense_is_refused_with_what_would(filled: Path, filters: dict, message: str) -> None:

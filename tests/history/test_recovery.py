@@ -10,6 +10,7 @@ import pytest
 
 from agentnb.errors import StoreError
 from agentnb.events import SessionEnded
+from agentnb.history import frames
 from agentnb.history.owners import OwnerLock
 from agentnb.history.store import Store
 from tests.history.making import SECOND, T0, started_session, table, whole_run
@@ -83,6 +84,18 @@ def test_what_a_dead_owner_left_ends_at_the_last_thing_known_of_it(owned) -> Non
         ("again", "runs/again/stdout.2.log"),
     }
     assert not list((store / "owners").iterdir())
+
+
+def test_how_long_a_recovered_run_ran_is_not_known(owned) -> None:
+    store, child = owned
+    child.kill()
+    child.wait()
+    with Store.open(store, owner="other"):
+        pass
+    assert {run["id"]: run["run_s"] for run in table(store, "runs")} == {"done": 2.0, "running": None, "waiting": None, "again": None}
+    found = frames.runs_df(store).set_index("id")
+    assert found["run_s"].dropna().to_dict() == {"done": 2.0}
+    assert found["finished_at"].notna().all()
 
 
 def test_recovery_is_recorded_as_events(owned) -> None:

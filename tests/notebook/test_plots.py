@@ -155,3 +155,27 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "agentnb.notebook.chart", raising=False)
     with pytest.raises(RuntimeUnavailable, match=r'pip install "agentnb\[plot\]"'):
         timeline(some_runs(1), some_steps(0))
+
+
+@pytest.mark.parametrize(
+    ("runs", "steps", "message"),
+    [
+        (None, some_steps(1), "runs_df is NoneType, no DataFrame"),
+        (some_runs(1), None, "steps_df is NoneType, no DataFrame"),
+        ([1], some_steps(1), "runs_df is list, no DataFrame"),
+        (pd.concat([some_runs(1), some_runs(1)[["id"]]], axis="columns"), some_steps(1), "more than one column 'id'"),
+        (pd.concat([some_runs(2), some_runs(1)]), some_steps(1), "more than once"),
+        (some_runs(2).astype({"created_at": str}), some_steps(1), r"runs_df\['created_at'\] is (object|str), no times"),
+    ],
+)
+def test_odd_input_is_refused_in_words(runs, steps, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        timeline(runs, steps)
+
+
+def test_a_run_whose_supervisor_died_reaches_as_far_as_is_known_of_it() -> None:
+    runs = some_runs(1).assign(status="interrupted", run_s=float("nan"))
+    began = runs["created_at"] + pd.to_timedelta(runs["queued_s"], unit="s")
+    for more, length in (({}, 0.0), ({"started_at": began, "finished_at": began + pd.Timedelta(seconds=3)}, 3.0)):
+        figure = timeline(runs.assign(**more), some_steps(0))
+        assert [bar.get_width() for bar in figure.axes[0].patches][-1] == length
