@@ -32,9 +32,9 @@ def test_a_verb_of_a_session_that_is_not_in_is_said_to_be_so(name: str) -> None:
 def test_other_names_are_unknown_as_ever() -> None:
     session = Session.__new__(Session)
     with pytest.raises(AttributeError, match="'Session' object has no attribute 'shel'"):
-        session.shel  # noqa: B018
+        getattr(session, "shel")  # noqa: B009 - type checkers know that it is wrong
     with pytest.raises(AttributeError, match="module 'agentnb' has no attribute 'Shel'"):
-        nb.Shel  # noqa: B018
+        getattr(nb, "Shel")  # noqa: B009
     assert not hasattr(session, "_repr_html_")
     assert copy.copy(session) is not session
 

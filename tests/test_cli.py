@@ -245,7 +245,7 @@ def test_logs_on_a_terminal_cannot_steer_it_unless_they_are_asked_for_raw(option
         os.close(main)
         os.close(terminal)
     piped = subprocess.run(command("logs", "steering", "--store", store), capture_output=True, env=ENV, check=True)
-    assert piped.stdout == printed["text"].encode()
+    assert piped.stdout == str(printed["text"]).encode()
 
 
 def test_logs_follow_a_live_run_until_it_ends(store) -> None:

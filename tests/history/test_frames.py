@@ -134,7 +134,7 @@ def test_how_long_a_run_ran_whose_supervisor_died_is_not_known(store: Path) -> N
     assert runs["finished_at"]["lost"] == pd.Timestamp(T0 + 2 * SECOND, unit="us", tz="UTC"), "the last thing known"
     assert frames.steps_df(store)["run_s"].fillna(-1).to_list() == [1.0, -1]
     table = compare(runs, "status")
-    assert table.loc["interrupted", ["n", "failures"]].to_list() == [2, 2]
+    assert (table["n"]["interrupted"], table["failures"]["interrupted"]) == (2, 2)
 
 
 def test_sessions_count_their_runs(filled: Path) -> None:
