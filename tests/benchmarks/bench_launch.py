@@ -78,11 +78,11 @@ def loky(parallel: int, stack: ExitStack) -> Case:
 
 def dask(parallel: int, stack: ExitStack) -> Case:
     """A local dask cluster of processes."""
-    from distributed import Client, LocalCluster
+    distributed = importlib.import_module("distributed")  # not of the dev extra: a peer that is measured where it is installed
 
     options = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": logging.CRITICAL}
-    cluster = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=parallel // 2, **options))
-    client = stack.enter_context(Client(cluster))
+    cluster = stack.enter_context(distributed.LocalCluster(n_workers=2, threads_per_worker=parallel // 2, **options))
+    client = stack.enter_context(distributed.Client(cluster))
     client.gather([client.submit(call, pure=False) for _ in range(parallel)])
     return lambda runs: client.gather([client.submit(call, pure=False) for _ in range(runs)])
 
