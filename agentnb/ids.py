@@ -11,6 +11,28 @@ import time
 
 _lock = threading.Lock()
 _last = 0
+#: Random bytes from the system, a page at a time: a call for each id costs more than all the rest of it.
+_pool = b""
+_POOL_BYTES = 4096
+
+
+def random_bytes(size: int) -> bytes:
+    """`size` bytes (at most 4096) that nobody else has, from the system's generator."""
+    global _pool  # noqa: PLW0603 - shared by all threads, under the lock
+    with _lock:
+        if len(_pool) < size:
+            _pool = os.urandom(_POOL_BYTES)
+        taken, _pool = _pool[:size], _pool[size:]
+    return taken
+
+
+def _forget() -> None:
+    """In a forked copy of the process: the parent goes on with the bytes of the pool, and the lock may be held by nobody."""
+    global _lock, _pool
+    _lock, _pool = threading.Lock(), b""
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def new_id() -> str:
@@ -20,6 +42,6 @@ def new_id() -> str:
         # 48 bits of milliseconds, then 12 bits of the millisecond's fraction: one counter that only rises.
         tick = max(time.time_ns() * 4096 // 1_000_000, _last + 1)
         _last = tick
-    value = (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | int.from_bytes(os.urandom(8)) >> 2
+    value = (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | int.from_bytes(random_bytes(8)) >> 2
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

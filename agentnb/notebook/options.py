@@ -26,6 +26,10 @@ class LaunchOptions:
     detach: bool = False
 
 
+#: What most launches ask for, made once: it cannot be changed.
+_PLAIN = ExecutionConfig()
+
+
 def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[LaunchOptions, ExecutionConfig]:
     """The options of a launch, sorted. Raises ConfigError that names an unknown one and what was perhaps meant.
 
@@ -35,7 +39,7 @@ def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[Launc
     config = {name: value for name, value in options.items() if name not in _RECORD}
     given = LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags")))
     given.detach = _flag("detach", options.get("detach", False))
-    return given, ExecutionConfig(**config)
+    return given, ExecutionConfig(**config) if config else _PLAIN
 
 
 def session_defaults(options: Mapping[str, Any]) -> ExecutionConfig:

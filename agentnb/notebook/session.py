@@ -150,7 +150,7 @@ class Session(SessionHistory):
         return estimate_of(self.store, target if isinstance(target, Handler) else _spec_of(target), options)
 
     def _launch(self, spec: AnySpec, given: LaunchOptions, config: ExecutionConfig) -> RunHandle:
-        if given.params or spec == LocalModel():  # a bare LocalModel asks for its parameter `prompt`
+        if given.params or (isinstance(spec, LocalModel) and spec == LocalModel()):  # a bare LocalModel asks for its parameter `prompt`
             spec = fill(spec, given.params)
         batch = self._batch(given, config)
         batch.add(spec, given.params, given.name)

@@ -6,7 +6,6 @@ Spans follow the semantic conventions for generative AI; they begin with the lau
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentnb._version import __version__
 from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, UsageReported
+from agentnb.ids import random_bytes
 from agentnb.states import TargetKind
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def trace_of(run: Json) -> Trace:
 
 
 def _new() -> Trace:
-    ids = os.urandom(24).hex()
+    ids = random_bytes(24).hex()
     return Trace(ids[:32], f"00-{ids[:32]}-{ids[32:]}-{_SAMPLED:02x}")
 
 
