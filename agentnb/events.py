@@ -55,7 +55,12 @@ def from_wire(data: Json) -> Message | None:
     cls = _registry.get(data.get("type", ""))
     if cls is None:
         return None
-    return cls(**{name: data[name] for name in _names(cls) if name in data})
+    fields_only = data.copy()
+    del fields_only["type"]
+    try:
+        return cls(**fields_only)
+    except TypeError:  # a field too many, or too few
+        return cls(**{name: data[name] for name in _names(cls) if name in data})
 
 
 class EventSink(Protocol):

@@ -129,13 +129,14 @@ class Batch:
     def add(self, spec: AnySpec, params: dict[str, Any], name: str | None = None) -> None:
         """Check one run; its record will hold no secrets. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work."""
         run_id, target, mask = new_id(), target_of(spec), self._mask(spec)
+        display = spec.shown(mask)
         work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id)
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,
             "group_id": self._group.get("group"),
-            "name": self.title(spec, name),
-            "target": {"kind": target.kind.value, "display": spec.shown(mask), "spec": _masked_spec(target.spec, mask)},
+            "name": str(mask(name)) if name else short(display),
+            "target": {"kind": target.kind.value, "display": display, "spec": _masked_spec(target.spec, mask)},
             "runtime_kind": "local",
             "created_at": now_us(),
             "timeout_s": work["timeout_s"],

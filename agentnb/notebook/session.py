@@ -198,11 +198,12 @@ class Session(SessionHistory):
             raise ConfigError(f"session {self.name!r} has {_ENDING[self.status]}; start a new one with nb.Session({self.name!r})")
 
     def _batch(self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None) -> Batch:
-        client = self._connect()
-        if given.detach:
-            client = self._connect_detached()
-        tags = self.tags | given.tags
-        return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group, detach=given.detach)
+        with Deferred():  # one for all that is deferred in there
+            client = self._connect()
+            if given.detach:
+                client = self._connect_detached()
+            tags = self.tags | given.tags
+            return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group, detach=given.detach)
 
     def _send(self, batch: Batch) -> list[RunHandle]:
         with Deferred():  # runs that are launched are known to the session
