@@ -34,6 +34,7 @@ from agentnb.events import (
     Reply,
     RunFinished,
     RunQueued,
+    RunStarted,
     SessionEnded,
     SessionStarted,
     StepFinished,
@@ -430,7 +431,13 @@ class Supervisor:
     # --- events
 
     def _publish(self, batch: list[Message]) -> None:
-        wanted = [event for event in batch if not isinstance(event, _DETAILS) or self._watched(event)]
+        over = {event.run_id for event in batch if isinstance(event, RunFinished)}
+        wanted = [
+            event
+            for event in batch
+            if (not isinstance(event, _DETAILS) or self._watched(event))
+            and not (isinstance(event, RunStarted) and event.run_id in over)  # the end says when it began
+        ]
         if wanted:
             self.peers.send(wanted)
         for event in batch:

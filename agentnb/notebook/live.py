@@ -126,6 +126,8 @@ class LiveRun:
 
     def on_event(self, event: Message) -> None:
         """The engine says something about this run."""
+        if self._started is None and isinstance(event, RunFinished) and (at := (event.detail.get("metadata") or {}).get("started_at")):
+            self.on_event(RunStarted(self.id, at=at))  # of a start and an end in one batch only the end is sent
         try:
             if self._observer is not None:
                 self._observer(event)
