@@ -52,6 +52,10 @@ _OWNERS_OWN = frozenset({"open_session", "end_session", "set_env", "launch", "re
 KEPT_ENVS = 16
 
 
+#: When so many runs end in one batch, their starts in the same batch are not sent: they would double the client's work.
+FLOOD = 4
+
+
 class SessionHost:
     """One session: its queue, its live executions, and what these need of the supervisor."""
 
@@ -432,11 +436,13 @@ class Supervisor:
 
     def _publish(self, batch: list[Message]) -> None:
         over = {event.run_id for event in batch if isinstance(event, RunFinished)}
+        if len(over) < FLOOD:
+            over = set()
         wanted = [
             event
             for event in batch
             if (not isinstance(event, _DETAILS) or self._watched(event))
-            and not (isinstance(event, RunStarted) and event.run_id in over)  # the end says when it began
+            and not (isinstance(event, RunStarted) and event.run_id in over)  # a flood of short runs: the end says when each began
         ]
         if wanted:
             self.peers.send(wanted)
