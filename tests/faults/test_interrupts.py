@@ -58,7 +58,7 @@ def test_a_forked_copy_that_ends_as_scripts_do_ends(store: Path) -> None:
 def test_a_run_whose_supervisor_was_killed_is_over_only_when_its_processes_are(store: Path, tmp_path: Path) -> None:
     session = nb.Session("killed", store=store)
     run = session.shell("trap '' TERM; echo $$ > pid; while true; do sleep 0.05; done", working_dir=tmp_path)
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+    while run.status is not nb.RunStatus.RUNNING or not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
         time.sleep(0.01)
     pid = int((tmp_path / "pid").read_text())
     (supervisor,) = [child for child in psutil.Process().children() if "engine" in " ".join(child.cmdline())]
