@@ -11,7 +11,7 @@ from agentnb.history.store import Store
 
 _RETRY_S = 0.5
 #: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken.
-GATHER_S = 0.01
+GATHER_S = 0.02
 
 
 class Recorder:
