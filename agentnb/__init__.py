@@ -78,7 +78,7 @@ __all__ = [
 if TYPE_CHECKING:
     from agentnb.agents.capabilities import capabilities, supports
     from agentnb.agents.context import RunContext
-    from agentnb.commands import Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Retry, Shell, Test, Validation
+    from agentnb.commands import Command, Python, Shell, Test
     from agentnb.data import Secret
     from agentnb.errors import (
         AgentnbError,
@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         StoreTooNew,
         TemplateError,
     )
+    from agentnb.execution import Capture, ExecutionConfig, Handler, Limits, Retry, Validation
     from agentnb.model import Artifact, Run, Step
     from agentnb.notebook.attach import attach
     from agentnb.notebook.display import options
@@ -106,16 +107,18 @@ if TYPE_CHECKING:
     from agentnb.notebook.nesting import enable_nesting
     from agentnb.notebook.session import Session
     from agentnb.notebook.tables import artifacts_df, compare, events_df, runs_df, sessions_df, steps_df
+    from agentnb.prompts import LocalModel
     from agentnb.results import CommandResult, Estimate, Issue, ResourceUsage
     from agentnb.states import ErrorKind, RunStatus, SessionStatus, StepStatus
 else:
     _HOMES = {
         "agents.capabilities": "capabilities supports",
         "agents.context": "RunContext",
-        "commands": "Capture Command ExecutionConfig Handler Limits LocalModel Python Retry Shell Test Validation",
+        "commands": "Command Python Shell Test",
         "data": "Secret",
         "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
         " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
+        "execution": "Capture ExecutionConfig Handler Limits Retry Validation",
         "model": "Artifact Run Step",
         "notebook.attach": "attach",
         "notebook.display": "options",
@@ -125,6 +128,7 @@ else:
         "notebook.nesting": "enable_nesting",
         "notebook.session": "Session",
         "notebook.tables": "artifacts_df compare events_df runs_df sessions_df steps_df",
+        "prompts": "LocalModel",
         "results": "CommandResult Estimate Issue ResourceUsage",
         "states": "ErrorKind RunStatus SessionStatus StepStatus",
     }

@@ -9,7 +9,7 @@ import pytest
 
 import agentnb as nb
 from agentnb import absent, cli
-from agentnb.commands import AnySpec, ExecutionConfig
+from agentnb.execution import AnySpec, ExecutionConfig
 from agentnb.notebook.session import Session
 
 

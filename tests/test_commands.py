@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from agentnb import commands as c
 from agentnb import data, results
+from agentnb import execution as e
+from agentnb import prompts as p
 from agentnb.errors import ConfigError
 from agentnb.states import ErrorKind, RunStatus
 
@@ -22,9 +24,9 @@ BAD: list[tuple[Any, str]] = [
     (lambda: c.Shell(3), "command: 3 is of type int, not text"),
     (lambda: c.Shell(b"ls"), "is of type bytes, not text"),
     (lambda: c.Shell("ls", working_dir=4), "^working_dir: 4 is of type int; give the folder"),
-    (lambda: c.ExecutionConfig(working_dir=b"/"), "^working_dir: .*give the folder"),
-    (lambda: c.ExecutionConfig(stdin=b"in"), "^stdin: it is bytes; decode them"),
-    (lambda: c.ExecutionConfig(stdin=4), "^stdin: 4 is of type int; give text"),
+    (lambda: e.ExecutionConfig(working_dir=b"/"), "^working_dir: .*give the folder"),
+    (lambda: e.ExecutionConfig(stdin=b"in"), "^stdin: it is bytes; decode them"),
+    (lambda: e.ExecutionConfig(stdin=4), "^stdin: 4 is of type int; give text"),
     (lambda: c.Shell("ls", comand="x"), "did you mean 'command'"),
     (lambda: c.Shell("ls", env={"A=B": "x"}), "'A=B' is not a usable variable name"),
     (lambda: c.Shell("ls", env={"A": None}), r"env\['A'\]"),
@@ -39,25 +41,25 @@ BAD: list[tuple[Any, str]] = [
     (lambda: c.Command(["ls", True]), "True"),
     (lambda: c.Test("pytest", expected_exit_code=256), "expected_exit_code"),
     (lambda: c.Python("not callable"), "is not callable"),
-    (lambda: c.LocalModel("hi", temperature=-1), "temperature"),
-    (lambda: c.LocalModel("hi", max_tokens=0), "max_tokens"),
-    (lambda: c.LocalModel(""), "^prompt: '' is empty; write the question"),
-    (lambda: c.LocalModel(3), "^prompt: 3 is of type int"),
-    (lambda: c.ExecutionConfig(timeout="soon"), "timeout: 'soon'"),
-    (lambda: c.ExecutionConfig(timeout=0), "more than zero"),
-    (lambda: c.ExecutionConfig(timeout=float("nan")), "timeout"),
-    (lambda: c.ExecutionConfig(capture="some"), "capture"),
-    (lambda: c.ExecutionConfig(retries=3), "no option 'retries'"),
-    (lambda: c.Retry(max_attempts=0), "max_attempts"),
-    (lambda: c.Retry(strategy="hope"), "strategy"),
-    (lambda: c.Retry(jitter=2), "jitter"),
-    (lambda: c.Limits(max_memory_bytes="lots"), "max_memory_bytes: 'lots'"),
-    (lambda: c.Limits(max_memory="1GiB"), "did you mean 'max_memory_bytes'"),
-    (lambda: c.Limits(max_processes=0), "max_processes"),
-    (lambda: c.Validation(expected_pattern="("), "not a regular expression"),
-    (lambda: c.Validation(forbidden_patterns=["ok", "[a"]), "not a regular expression"),
-    (lambda: c.Validation(json_schema={"type": "strnig"}), "json_schema"),
-    (lambda: c.Validation(streams=["stdin"]), "streams"),
+    (lambda: p.LocalModel("hi", temperature=-1), "temperature"),
+    (lambda: p.LocalModel("hi", max_tokens=0), "max_tokens"),
+    (lambda: p.LocalModel(""), "^prompt: '' is empty; write the question"),
+    (lambda: p.LocalModel(3), "^prompt: 3 is of type int"),
+    (lambda: e.ExecutionConfig(timeout="soon"), "timeout: 'soon'"),
+    (lambda: e.ExecutionConfig(timeout=0), "more than zero"),
+    (lambda: e.ExecutionConfig(timeout=float("nan")), "timeout"),
+    (lambda: e.ExecutionConfig(capture="some"), "capture"),
+    (lambda: e.ExecutionConfig(retries=3), "no option 'retries'"),
+    (lambda: e.Retry(max_attempts=0), "max_attempts"),
+    (lambda: e.Retry(strategy="hope"), "strategy"),
+    (lambda: e.Retry(jitter=2), "jitter"),
+    (lambda: e.Limits(max_memory_bytes="lots"), "max_memory_bytes: 'lots'"),
+    (lambda: e.Limits(max_memory="1GiB"), "did you mean 'max_memory_bytes'"),
+    (lambda: e.Limits(max_processes=0), "max_processes"),
+    (lambda: e.Validation(expected_pattern="("), "not a regular expression"),
+    (lambda: e.Validation(forbidden_patterns=["ok", "[a"]), "not a regular expression"),
+    (lambda: e.Validation(json_schema={"type": "strnig"}), "json_schema"),
+    (lambda: e.Validation(streams=["stdin"]), "streams"),
     (lambda: data.Secret(""), "at least one character"),
     (lambda: data.Secret(b"bytes"), "text"),
 ]
@@ -71,21 +73,21 @@ def test_what_cannot_work_is_refused_before_anything_starts(make: Any, says: str
 
 def test_all_bad_options_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        c.ExecutionConfig(timeout="soon", grace=-1, capture="some", bogus=1)
+        e.ExecutionConfig(timeout="soon", grace=-1, capture="some", bogus=1)
     text = str(caught.value)
     assert all(word in text for word in ("timeout", "grace", "capture", "bogus"))
 
 
 def test_text_is_kept_as_seconds_and_bytes() -> None:
-    config = c.ExecutionConfig(timeout="1h30m", grace="250ms", limits=c.Limits(max_memory_bytes="2GiB", max_cpu_time_s="1m"))
+    config = e.ExecutionConfig(timeout="1h30m", grace="250ms", limits=e.Limits(max_memory_bytes="2GiB", max_cpu_time_s="1m"))
     assert (config.timeout, config.grace) == (5400.0, 0.25)
     assert config.limits
     assert (config.limits.max_memory_bytes, config.limits.max_cpu_time_s) == (2 << 30, 60.0)
 
 
 def test_sub_second_delays_survive_a_round_trip() -> None:
-    retry = c.Retry(initial_delay="50ms", max_delay=0.75)
-    assert c.Retry(**retry.model_dump(mode="json")) == retry
+    retry = e.Retry(initial_delay="50ms", max_delay=0.75)
+    assert e.Retry(**retry.model_dump(mode="json")) == retry
     assert (retry.initial_delay, retry.max_delay) == (0.05, 0.75)
 
 
@@ -95,7 +97,7 @@ def test_sub_second_delays_survive_a_round_trip() -> None:
         c.Shell("make all", shell="bash", working_dir="/", env={"N": 1}),
         c.Command(["git", Path("a b"), 3]),
         c.Test("pytest -q", expected_exit_code=1, validation_script="grep ok"),
-        c.LocalModel("Name three", system="One line.", seed=1),
+        p.LocalModel("Name three", system="One line.", seed=1),
     ],
     ids=lambda s: s.type,
 )
@@ -134,7 +136,7 @@ def test_a_python_call_may_pass_keywords_named_like_its_own_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    "show", [str, repr, "{}".format, lambda s: repr(c.Shell("ls", env={"T": s})), lambda s: repr(c.ExecutionConfig(env={"T": s}))]
+    "show", [str, repr, "{}".format, lambda s: repr(c.Shell("ls", env={"T": s})), lambda s: repr(e.ExecutionConfig(env={"T": s}))]
 )
 def test_a_secret_never_shows_its_value(show: Any) -> None:
     assert "hunter2" not in show(data.Secret("hunter2"))
@@ -143,7 +145,7 @@ def test_a_secret_never_shows_its_value(show: Any) -> None:
 def test_a_secret_is_not_in_the_traceback_of_a_bad_option() -> None:
     secret = data.Secret("".join(["hun", "ter2"]))  # so that no line of source in the traceback holds it
     with pytest.raises(ConfigError) as caught:
-        c.ExecutionConfig(env={"T": secret, "BAD": None})
+        e.ExecutionConfig(env={"T": secret, "BAD": None})
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "hunter2" not in shown
     assert "Secret('***')" in shown
@@ -159,23 +161,23 @@ def test_a_secret_cannot_be_pickled_but_reveals_its_value_when_asked() -> None:
 
 
 def test_a_config_laid_over_another_wins_where_it_says_something() -> None:
-    base = c.ExecutionConfig(timeout=10, grace=1, env={"A": "1", "B": "1"}, capture="stdout")
-    over = c.ExecutionConfig(timeout=20, capture=None, env={"B": "2"}).over(base)
-    assert (over.timeout, over.grace, over.capture, over.env) == (20.0, 1.0, c.Capture.STDOUT, {"A": "1", "B": "2"})
+    base = e.ExecutionConfig(timeout=10, grace=1, env={"A": "1", "B": "1"}, capture="stdout")
+    over = e.ExecutionConfig(timeout=20, capture=None, env={"B": "2"}).over(base)
+    assert (over.timeout, over.grace, over.capture, over.env) == (20.0, 1.0, e.Capture.STDOUT, {"A": "1", "B": "2"})
 
 
 def test_laying_an_empty_config_over_another_changes_nothing() -> None:
-    base = c.ExecutionConfig(timeout=10, artifacts=("*.txt",), stdin="in", retry=c.Retry(), on_failure=c.Shell("make clean"))
-    assert c.ExecutionConfig().over(base) == base
+    base = e.ExecutionConfig(timeout=10, artifacts=("*.txt",), stdin="in", retry=e.Retry(), on_failure=c.Shell("make clean"))
+    assert e.ExecutionConfig().over(base) == base
 
 
 def test_one_artifact_pattern_may_be_plain_text() -> None:
-    assert c.ExecutionConfig(artifacts="*.txt").artifacts == ("*.txt",)
+    assert e.ExecutionConfig(artifacts="*.txt").artifacts == ("*.txt",)
 
 
 @pytest.mark.parametrize(("given_", "kept"), [(True, True), (False, None), ("", ""), ("hi\n", "hi\n"), (None, None)])
 def test_stdin_is_text_or_open_or_empty(given_: Any, kept: Any) -> None:
-    assert c.ExecutionConfig(stdin=given_).stdin == kept
+    assert e.ExecutionConfig(stdin=given_).stdin == kept
 
 
 def test_a_result_says_whether_it_is_good_and_reads_a_newer_peer() -> None:
@@ -189,5 +191,5 @@ def test_a_result_says_whether_it_is_good_and_reads_a_newer_peer() -> None:
 
 
 def test_a_request_picks_the_spec_by_its_type() -> None:
-    request = c.CommandRequest(command_id="x", spec={"type": "test", "command": "pytest"})
+    request = e.CommandRequest(command_id="x", spec={"type": "test", "command": "pytest"})
     assert isinstance(request.spec, c.Test)

@@ -10,12 +10,14 @@ from typing import Any
 
 from agentnb.agents.local import local_work
 from agentnb.agents.python import check_call, is_async, python_work
-from agentnb.commands import AnySpec, Capture, Command, ExecutionConfig, Handler, Limits, LocalModel, Python, Shell, Test
+from agentnb.commands import Command, Python, Shell, Test
 from agentnb.data import Secret
 from agentnb.engine import condition
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
 from agentnb.errors import ConfigError, InvalidLimits
+from agentnb.execution import AnySpec, Capture, ExecutionConfig, Handler, Limits
+from agentnb.prompts import LocalModel
 from agentnb.states import TargetKind
 
 DEFAULT_GRACE_S = 5.0

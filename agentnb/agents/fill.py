@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from agentnb.agents import template
 from agentnb.agents.context import takes_context
 from agentnb.agents.quoting import POSIX_SHELLS
-from agentnb.commands import AnySpec, Command, LocalModel, Python, Shell, Test
+from agentnb.commands import Command, Python, Shell, Test
 from agentnb.errors import TemplateError
+from agentnb.execution import AnySpec
+from agentnb.prompts import LocalModel
 
 #: Options of a local model that a parameter of the same name sets, unless the spec sets them itself.
 _MODEL_OPTIONS = ("system", "temperature", "top_p", "seed", "max_tokens")

@@ -9,8 +9,8 @@ from typing import Any
 
 from agentnb.agents.launch import child_work
 from agentnb.agents.model_file import context_length, missing, model_file
-from agentnb.commands import LocalModel
 from agentnb.errors import ConfigError, RuntimeUnavailable
+from agentnb.prompts import LocalModel
 
 #: Largest context, in tokens, that is set up without being asked; its memory grows with it (about 23 kB a token for the default model).
 MAX_CONTEXT = 32_768

@@ -10,7 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class RetryPlan(TypedDict):
-    """commands.Retry, as data."""
+    """execution.Retry, as data."""
 
     max_attempts: int
     strategy: Literal["constant", "linear", "exponential"]
@@ -21,7 +21,7 @@ class RetryPlan(TypedDict):
 
 
 class CheckPlan(TypedDict, total=False):
-    """commands.Validation, as data; `script` is an argument vector that gets stdout on stdin."""
+    """execution.Validation, as data; `script` is an argument vector that gets stdout on stdin."""
 
     expected_pattern: str | None
     forbidden_patterns: list[str]
@@ -52,7 +52,7 @@ class Work(TypedDict):
     `channel`: the child gets a descriptor, AGENTNB_CHANNEL_FD, to write reports to, one JSON object a line (engine/reports.py).
     `traceparent`: W3C trace context for the run's processes. `pid`: of the process that a hosted coroutine lives in.
     `group`: at most `group_parallel` runs of that group at once.
-    `capture`: commands.Capture. `artifacts`: glob patterns below `cwd`.
+    `capture`: execution.Capture. `artifacts`: glob patterns below `cwd`.
     """
 
     kind: Literal["process", "hosted"]

@@ -8,9 +8,11 @@ import sqlite3
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from agentnb.commands import AnySpec, Command, Handler, LocalModel, Python, Shell
+from agentnb.commands import Command, Python, Shell
+from agentnb.execution import AnySpec, Handler
 from agentnb.history.jsontext import bindable
 from agentnb.history.reader import reading
+from agentnb.prompts import LocalModel
 from agentnb.results import Estimate
 
 #: At most this many of the latest completed runs are looked at.

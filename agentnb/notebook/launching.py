@@ -13,12 +13,13 @@ from typing import Any
 from agentnb import requests
 from agentnb.agents.compile import compile_work, secrets_of, target_of
 from agentnb.agents.python import host
-from agentnb.commands import AnySpec, ExecutionConfig, Python
+from agentnb.commands import Python
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
 from agentnb.engine.masking import Masker
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, RunFinished, now_us
+from agentnb.execution import AnySpec, ExecutionConfig
 from agentnb.history.store import DATABASE, Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops

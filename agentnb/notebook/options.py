@@ -9,8 +9,8 @@ from typing import Any
 
 from agentnb.absent import OPTIONS
 from agentnb.agents.jsonable import clean, jsonable
-from agentnb.commands import ExecutionConfig
 from agentnb.errors import ConfigError
+from agentnb.execution import ExecutionConfig
 
 _RECORD = ("name", "params", "tags", "detach")
 _MAX_NAME = 1000

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 from agentnb import requests, wire
 from agentnb.agents.compile import compile_work, target_of
 from agentnb.agents.fill import fill
-from agentnb.commands import AnySpec, ExecutionConfig, Handler, LocalModel
 from agentnb.engine.spawner import find_program
 from agentnb.engine.work import Work
 from agentnb.errors import AgentnbError
+from agentnb.execution import AnySpec, ExecutionConfig, Handler
 from agentnb.history.estimates import estimate
 from agentnb.notebook.launching import check_detached
 from agentnb.notebook.options import LaunchOptions, split
+from agentnb.prompts import LocalModel
 from agentnb.results import Estimate, Issue
 
 _T = TypeVar("_T")

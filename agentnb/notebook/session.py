@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 from agentnb import requests
 from agentnb.agents.compile import secrets_of
 from agentnb.agents.fill import fill
-from agentnb.commands import AnySpec, Command, ExecutionConfig, Handler, LocalModel, Python, Shell, Spec, Test
+from agentnb.commands import Command, Python, Shell, Spec, Test
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
 from agentnb.engine.masking import Masker
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, now_us
+from agentnb.execution import AnySpec, ExecutionConfig, Handler
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
@@ -32,6 +33,7 @@ from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
 from agentnb.notebook.snapshot import GroupSnapshot
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, patience, wait_all
+from agentnb.prompts import LocalModel
 from agentnb.states import SessionStatus
 
 if TYPE_CHECKING:

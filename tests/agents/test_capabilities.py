@@ -11,7 +11,7 @@ import agentnb as nb
 from agentnb import doctor
 from agentnb.agents import capabilities as module
 from agentnb.agents import model_file
-from agentnb.commands import Limits
+from agentnb.execution import Limits
 from agentnb.results import ResourceUsage
 from agentnb.states import TargetKind
 

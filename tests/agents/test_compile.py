@@ -10,7 +10,7 @@ import pytest
 
 import agentnb as nb
 from agentnb.agents.compile import DEFAULT_GRACE_S, compile_work, target_of
-from agentnb.commands import ExecutionConfig
+from agentnb.execution import ExecutionConfig
 
 
 def work_of(spec, defaults=None, **options):

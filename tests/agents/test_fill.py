@@ -9,8 +9,9 @@ import pytest
 
 import agentnb.agents.context as nb
 from agentnb.agents.fill import fill
-from agentnb.commands import Command, LocalModel, Python, Shell, Test
+from agentnb.commands import Command, Python, Shell, Test
 from agentnb.errors import ConfigError, TemplateError
+from agentnb.prompts import LocalModel
 
 
 def test_shell_lines_and_tests_get_quoted_values() -> None:

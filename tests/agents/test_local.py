@@ -16,8 +16,8 @@ import pytest
 
 from agentnb.agents import model_file
 from agentnb.agents.local import local_work
-from agentnb.commands import LocalModel
 from agentnb.errors import ConfigError, RuntimeUnavailable
+from agentnb.prompts import LocalModel
 from tests.agents.children import Child, run
 
 needs_model = pytest.mark.skipif(model_file.missing() is not None, reason=str(model_file.missing()))

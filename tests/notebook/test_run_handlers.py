@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import agentnb as nb
-from agentnb.commands import ExecutionConfig
+from agentnb.execution import ExecutionConfig
 from tests.notebook.polling import until
 
 
