@@ -49,6 +49,11 @@ class Spec(Data):
         """The spec as one line for people."""
         return str(getattr(self, "command", self.__class__.__name__))
 
+    @property
+    def asks(self) -> bool:
+        """Whether it has to be filled with parameters even when none are given, so that what is missing is named."""
+        return False
+
     def shown(self, mask: Callable[[str], str]) -> str:
         """`display`, masked before anything of it is cut off."""
         return mask(self.display)

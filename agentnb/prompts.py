@@ -14,6 +14,8 @@ def _prompt_text(value: str) -> str:
     return some_text("prompt", value, "write the question as text, such as 'Name three colours.'")
 
 
+#: The prompt of a spec that was given none.
+OPEN_PROMPT = "{{prompt}}"
 PromptText = Annotated[str, BeforeValidator(_prompt_text)]
 
 
@@ -25,7 +27,7 @@ class LocalModel(Spec):
     """
 
     type: Literal["local_model"] = "local_model"
-    prompt: PromptText = "{{prompt}}"
+    prompt: PromptText = OPEN_PROMPT
     system: str | None = None
     temperature: float = Field(default=0.2, ge=0, le=2)
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -34,7 +36,7 @@ class LocalModel(Spec):
     model: str | Path | None = None
     threads: int = Field(default=1, ge=1, le=256)
 
-    def __init__(self, prompt: str = "{{prompt}}", /, **fields: Any) -> None:
+    def __init__(self, prompt: str = OPEN_PROMPT, /, **fields: Any) -> None:
         """Take the prompt positionally; without one, a mapped run takes it from its parameter ``prompt``."""
         super().__init__(**({"prompt": prompt} | fields))
 
@@ -42,3 +44,8 @@ class LocalModel(Spec):
     def display(self) -> str:
         """The prompt."""
         return self.prompt
+
+    @property
+    def asks(self) -> bool:
+        """Whether its prompt is the parameter ``prompt``."""
+        return self.prompt == OPEN_PROMPT

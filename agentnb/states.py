@@ -66,13 +66,18 @@ class RuntimeKind(StrEnum):
 
 
 class TargetKind(StrEnum):
-    """What was launched."""
+    """What was launched; `other`: a target of another package's adapter, whose own `type` is in the run's target."""
 
     COMMAND = "command"
     SHELL = "shell"
     TEST = "test"
     PYTHON = "python"
     LOCAL_MODEL = "local_model"
+    CLAUDE = "claude"
+    OPENAI_COMPATIBLE = "openai_compatible"
+    JSON_LINES = "json_lines"
+    REPLAY = "replay"
+    OTHER = "other"
 
 
 class ErrorKind(StrEnum):

@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 from agentnb._version import __version__
-from agentnb.agents import model_file
+from agentnb.agents.adapters import adapter, kinds
 from agentnb.engine.cgroups import backend
 from agentnb.engine.limits import means
-from agentnb.states import RuntimeKind, TargetKind
+from agentnb.states import RuntimeKind
 
 _OTHER_SYSTEM = "agentnb runs commands on Linux only so far; use a Linux machine, WSL or a container"
 
@@ -25,7 +25,7 @@ def capabilities() -> dict[str, Any]:
     linux = sys.platform.startswith("linux")
     return {
         "agentnb": __version__,
-        "targets": {kind.value: _target(kind) for kind in TargetKind},
+        "targets": {kind: _target(kind) for kind in kinds()},
         "limits": {
             name: {"enforced": linux and bool(how.by), "by": how.by, "precision": how.precision, "why_not": how.why_not}
             for name, how in (means() if linux else {}).items()
@@ -38,18 +38,21 @@ def capabilities() -> dict[str, Any]:
 
 def supports(kind: str) -> bool:
     """Whether targets of this kind ("shell", "local_model" ...) can run on this machine; False for a kind that is not known."""
-    return any(kind == known and not _why_not(known) for known in TargetKind)
+    return kind in kinds() and not _why_not(kind)
 
 
-def _target(kind: TargetKind) -> dict[str, Any]:
+def _target(kind: str) -> dict[str, Any]:
     why_not = _why_not(kind)
     return {"available": not why_not, "why_not": why_not}
 
 
-def _why_not(kind: TargetKind) -> str:
+def _why_not(kind: str) -> str:
     if not sys.platform.startswith("linux"):
         return _OTHER_SYSTEM
-    return (model_file.missing() or "") if kind is TargetKind.LOCAL_MODEL else ""
+    try:
+        return adapter(kind).missing()
+    except Exception as bad:  # noqa: BLE001 - another package's fault is a reason, too
+        return str(bad)
 
 
 def _usage() -> dict[str, dict[str, Any]]:

@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentnb.agents.local import local_work
-from agentnb.agents.python import check_call, is_async, python_work
-from agentnb.commands import Command, Python, Shell, Test
+from agentnb.agents.adapters import Asked, adapter_of
+from agentnb.agents.python import is_async
+from agentnb.agents.shell import shell_argv
+from agentnb.commands import Command, Python, Shell, Spec
 from agentnb.data import Secret
 from agentnb.engine import condition
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
 from agentnb.errors import ConfigError, InvalidLimits
-from agentnb.execution import AnySpec, Capture, ExecutionConfig, Handler, Limits
-from agentnb.prompts import LocalModel
+from agentnb.execution import Capture, ExecutionConfig, Handler, Limits
 from agentnb.states import TargetKind
 
 DEFAULT_GRACE_S = 5.0
 #: What may run after the last attempt, in this order.
 HANDLERS = ("on_success", "on_failure", "rollback", "cleanup")
 
+_KINDS = frozenset(TargetKind)
+#: The specs' own names of checks.
+_OWN_CHECKS = {"script": "validation_script"}
 #: What a coroutine in the notebook's process cannot have of its own, and why.
 _NOT_HOSTED = {"stdin": "and has no stdin", "env": "and sees its environment", "working_dir": "and sees its current directory"}
 
@@ -37,14 +40,15 @@ class Target:
     spec: dict[str, Any]
 
 
-def target_of(spec: AnySpec) -> Target:
+def target_of(spec: Spec) -> Target:
     """The record's view of a spec."""
     if isinstance(spec, Python):
         function = spec.function
         data: dict[str, Any] = {"type": "python", "function": f"{function.__module__}.{getattr(function, '__qualname__', function)}"}
         return Target(TargetKind.PYTHON, spec.display, data)
     data = {name: _plain(value) for name in type(spec).model_fields if (value := getattr(spec, name)) is not None}
-    return Target(TargetKind(spec.type), spec.display, data)
+    kind = str(getattr(spec, "type", ""))
+    return Target(TargetKind(kind) if kind in _KINDS else TargetKind.OTHER, spec.display, data)
 
 
 def _plain(value: Any) -> Any:
@@ -58,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 def compile_work(
-    spec: AnySpec,
+    spec: Spec,
     given: ExecutionConfig,
     *,
     defaults: ExecutionConfig | None = None,
@@ -95,27 +99,18 @@ def compile_work(
     return work
 
 
-def _aim(work: Work, spec: AnySpec, check: CheckPlan, params: Mapping[str, Any], run_id: str) -> None:
-    """Put into `work`, and for a Test into `check`, what the spec wants to be run."""
-    match spec:
-        case Shell():
-            work["argv"] = _shell(spec.shell, spec.command)
-        case Command():
-            work["argv"] = list(spec.argv)
-        case Test():
-            work["argv"] = _shell("sh", spec.command)
-            work["expected_exit_code"] = spec.expected_exit_code
-            if spec.validation_script is not None:
-                if "script" in check:
-                    raise ConfigError("validation_script and validation.script are both given; give one of them")
-                check["script"] = _shell("sh", spec.validation_script)
-        case LocalModel():
-            work |= local_work(spec)  # type: ignore[typeddict-item]
-        case Python():
-            _python(spec, work, params, run_id)
+def _aim(work: Work, spec: Spec, check: CheckPlan, params: Mapping[str, Any], run_id: str) -> None:
+    """Put into `work`, and for its own checks into `check`, what the spec's adapter makes of it."""
+    parts = adapter_of(spec).work(spec, Asked(run_id, params, work["cwd"], work["env"]))
+    for name, value in parts.pop("check", {}).items():
+        if name in check:
+            raise ConfigError(f"{_OWN_CHECKS.get(name, name)} and validation.{name} are both given; give one of them")
+        check[name] = value  # type: ignore[literal-required]
+    work["env"] = parts.pop("env", {}) | work["env"]
+    work |= parts  # type: ignore[typeddict-item]
 
 
-def _settled(spec: AnySpec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
+def _settled(spec: Spec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
     if isinstance(spec, Python) and is_async(spec.function):
         _check_hosted(given)
         return given.over(defaults.model_copy(update=dict.fromkeys(("stdin", "working_dir", "capture", "limits")) | {"env": {}}))
@@ -136,14 +131,6 @@ def _check_hosted(given: ExecutionConfig) -> None:
         raise InvalidLimits(
             f"limits: {', '.join(bounds)} cannot bound an `async def` agent, a part of the notebook's process; write it as `def`"
         )
-
-
-def _python(spec: Python, work: Work, params: Mapping[str, Any], run_id: str) -> None:
-    if is_async(spec.function):
-        check_call(spec)
-        work["kind"] = "hosted"
-    else:
-        work |= python_work(spec, run_id=run_id, params=params)  # type: ignore[typeddict-item]
 
 
 def _options(work: Work, config: ExecutionConfig, cwd: str) -> None:
@@ -179,7 +166,7 @@ def _limits(limits: Limits) -> dict[str, Any]:
 def _handler(when: Any, given: Shell | Command | Handler, work: Work, cwd: str) -> HandlerPlan:
     spec = given.command if isinstance(given, Handler) else given
     env = _environment(spec.env)
-    argv = _shell(spec.shell, spec.command) if isinstance(spec, Shell) else list(spec.argv)
+    argv = shell_argv(spec.shell, spec.command) if isinstance(spec, Shell) else list(spec.argv)
     folder = _folder(spec.working_dir) if spec.working_dir else cwd
     plan = HandlerPlan(when=when, argv=argv, display=spec.display, cwd=folder, env=work["env"] | env)
     if isinstance(given, Handler) and given.condition is not None:
@@ -199,7 +186,7 @@ def _check(config: ExecutionConfig) -> CheckPlan:
         if wanted.forbidden_patterns:
             check["forbidden_patterns"] = list(wanted.forbidden_patterns)
         if wanted.script is not None:
-            check["script"] = _shell("sh", wanted.script)
+            check["script"] = shell_argv("sh", wanted.script)
         if not check:
             raise ConfigError("validation: it checks nothing; give expected_pattern, forbidden_patterns, json_schema or script")
         check["streams"] = list(wanted.streams)
@@ -213,13 +200,6 @@ def _check_streams(check: CheckPlan, capture: str) -> None:
     needed |= {"stdout"} if check.get("json_schema") or check.get("script") else set()
     if lacking := sorted(needed - kept):
         raise ConfigError(f"validation needs {' and '.join(lacking)}, but capture={capture!r} does not keep it; use capture='both'")
-
-
-def _shell(shell: str, command: str) -> list[str]:
-    words = shell.split()
-    if not words:
-        raise ConfigError("shell: it is empty; write the shell's program, such as 'bash'")
-    return [*words, "-c", command]
 
 
 def _here() -> str:
@@ -263,7 +243,7 @@ def _environment(env: Mapping[str, str | Secret]) -> dict[str, str]:
     return {name: value.reveal() if isinstance(value, Secret) else value for name, value in env.items()}
 
 
-def secrets_of(*given: AnySpec | ExecutionConfig) -> list[str]:
+def secrets_of(*given: Spec | ExecutionConfig) -> list[str]:
     """Every secret in the environments of specs and configs and of their handlers, also those that another one overrides."""
     found: dict[str, None] = {}
     for one in given:

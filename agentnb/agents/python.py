@@ -13,6 +13,8 @@ from typing import Any
 
 import cloudpickle
 
+from agentnb.agents import template
+from agentnb.agents.adapters import Asked, Features
 from agentnb.agents.context import RunContext, Send, takes_context
 from agentnb.agents.jsonable import jsonable
 from agentnb.agents.launch import child_work
@@ -149,3 +151,47 @@ def _sources(function: Callable[..., Any]) -> dict[str, str]:
     if code is None or Path(code.co_filename).is_file():
         return {}
     return {code.co_filename: "".join(linecache.getlines(code.co_filename))}
+
+
+def _filled(spec: Python, params: Mapping[str, Any]) -> Python:
+    name = getattr(spec.function, "__qualname__", "python")
+
+    def filled(value: Any, what: str) -> Any:
+        return template.render_value(value, params, what=f"{name}(): {what}") if isinstance(value, str) else value
+
+    args = tuple(filled(value, f"argument {number}") for number, value in enumerate(spec.args, start=1))
+    kwargs = {key: filled(value, f"argument {key!r}") for key, value in spec.kwargs.items()}
+    kwargs |= {key: params[key] for key in _open_parameters(spec) if key in params}
+    return spec.model_copy(update={"args": args, "kwargs": kwargs})
+
+
+def _open_parameters(spec: Python) -> list[str]:
+    """Names of the parameters that the call leaves open and that can be given by name."""
+    try:
+        parameters = list(inspect.signature(spec.function).parameters.values())
+    except (TypeError, ValueError):  # a function in C without a signature
+        return []
+    taken = len(spec.args) + takes_context(spec.function)
+    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    by_name = [p for p in positional[taken:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    by_name += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [p.name for p in by_name if p.name not in spec.kwargs]
+
+
+class _PythonAdapter:
+    features = Features(steps=True, tokens=True, cost=True, agent=True)
+
+    def missing(self) -> str:
+        return ""
+
+    def fill(self, spec: Python, params: Mapping[str, Any]) -> Python:
+        return _filled(spec, params)
+
+    def work(self, spec: Python, asked: Asked) -> dict[str, Any]:
+        if is_async(spec.function):
+            check_call(spec)
+            return {"kind": "hosted"}
+        return python_work(spec, run_id=asked.run_id, params=asked.params)
+
+
+PYTHON = _PythonAdapter()

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from agentnb.engine import retry
 from agentnb.engine.agent_log import AgentLog
 from agentnb.engine.attempt import Attempt, EarlyInput, Ended, Plan
-from agentnb.engine.capture import SPILL_AFTER_S, Output
+from agentnb.engine.capture import Output
 from agentnb.engine.checking import Checking
 from agentnb.engine.checkout import TIMEOUT_S as GIT_TIMEOUT_S
 from agentnb.engine.circumstances import metadata
 from agentnb.engine.handlers import Handlers
+from agentnb.engine.hosted import Hosted
 from agentnb.engine.limits import LimitWatch
 from agentnb.engine.masking import Masker
 from agentnb.engine.outcome import Outcome, judge
@@ -25,7 +26,7 @@ from agentnb.engine.process import Spawner, SpawnerDied
 from agentnb.engine.stop import Stop
 from agentnb.engine.work import Work
 from agentnb.errors import StoreError
-from agentnb.events import HostCancel, HostStart, Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
+from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 
@@ -73,9 +74,9 @@ class Execution:
         self._current: Attempt | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self.early: list[EarlyInput] = []
-        self._hosted: asyncio.Future[None] | None = None
+        self._hosted = Hosted(self)
         self.out: Output | None = None
-        self._agent = AgentLog(self)
+        self.agent = AgentLog(self)
         self._warnings: list[str] = []
         self._started_at: int | None = None
         self._pid: int | None = work.get("pid")
@@ -99,9 +100,9 @@ class Execution:
         if self._stop is None and not self._ending:
             self._stop = why
         self.abandoned = self.abandoned or why.status == "interrupted"
-        for future in (self._sleeper, self._hosted):
-            if future is not None and not future.done():
-                future.set_result(None)
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+        self._hosted.wake()
         if self._current is not None:
             self._current.stop(why)
 
@@ -113,9 +114,9 @@ class Execution:
     def report(self, data: Json) -> None:
         """The run's agent says something about itself."""
         kind = data.get("t")
-        if kind in ("done", "cancelled") and self._hosted is not None and not self._hosted.done():
-            self._hosted.set_result(None)
-        self._agent.take(data)
+        if kind in ("done", "cancelled"):
+            self._hosted.wake()
+        self.agent.take(data)
 
     def send(self, given: EarlyInput) -> None:
         """Write to its stdin, now or as soon as there is one."""
@@ -126,6 +127,10 @@ class Execution:
             given.settle("it is not running; it has ended")
         else:
             self.early.append(given)
+
+    def tell(self, message: Message) -> None:
+        """Send a signal to the client that launched it."""
+        self._host.tell(message)
 
     def emit(self, event: Message) -> None:
         """Record an event of this run."""
@@ -199,10 +204,10 @@ class Execution:
             number += 1
             self.attempt = number
             step = self.begin_step("attempt", f"attempt {number}", number)
-            self._agent.begin(step)
+            self.agent.begin(step)
             self.out = self._new_output(number)
-            outcome = await (self._hosted_attempt(number) if self.work["kind"] == "hosted" else self._process_attempt(number))
-            await self._agent.end(outcome)
+            outcome = await (self._hosted.attempt(number) if self.work["kind"] == "hosted" else self._process_attempt(number))
+            await self.agent.end(outcome)
             if outcome.ok:
                 await Checking(self, self.out).check(outcome, step, number)
             plan = self.work.get("retry")
@@ -245,9 +250,9 @@ class Execution:
 
     def _on_start(self, pid: int) -> None:
         self._pid = pid
-        self._begin(f"pid:{pid}")
+        self.begin(f"pid:{pid}")
 
-    def _begin(self, handle: str) -> None:
+    def begin(self, handle: str) -> None:
         """It has started, if this is its first attempt: say so, then ask git about its folder, which delays nothing any more."""
         if self._started_at is None:
             event = RunStarted(self.run_id, handle)
@@ -317,50 +322,6 @@ class Execution:
         if message is not None:
             self.warn(message)
 
-    async def _hosted_attempt(self, number: int) -> Outcome:
-        """A coroutine in the client's process does the work; we see to its time, its cancel and its record."""
-        loop = asyncio.get_running_loop()
-        outcome, start = Outcome(), loop.time()
-        self._begin("client")
-        self._hosted = loop.create_future()
-        if self._stop is None:
-            spilling = loop.call_later(SPILL_AFTER_S, self._spill)
-            self._host.tell(HostStart(self.run_id, number))
-            await asyncio.wait([self._hosted], timeout=self.work["timeout_s"])
-            spilling.cancel()
-            stop = self._stop
-            if not self._hosted.done():
-                timeout = self.work["timeout_s"]
-                stop = Stop("timeout", "timeout", f"it was still running after {timeout:g} s", {"timeout_s": timeout})
-            if stop is not None:
-                await self._end_hosted(stop)
-                outcome.stop(stop)
-        else:
-            outcome.stop(self._stop)
-        self._hosted = None
-        for stream in self.out.streams.values() if self.out else ():
-            stream.end()
-        outcome.run_s = loop.time() - start
-        outcome.usage = {"wall_time": outcome.run_s}
-        return outcome
-
-    def _spill(self) -> None:
-        try:
-            if self.out is not None:
-                self.out.spill()
-        except OSError as bad:
-            self.warn(f"output of the agent could not be written yet: {bad.strerror}")
-
-    async def _end_hosted(self, stop: Stop) -> None:
-        if self._agent.hosted_done or stop.status == "interrupted":
-            return
-        self._hosted = asyncio.get_running_loop().create_future()
-        self._host.tell(HostCancel(self.run_id, stop.message))
-        await asyncio.wait([self._hosted], timeout=self.work["grace_s"])
-        if not self._agent.hosted_done:
-            grace = self.work["grace_s"]
-            self.warn(f"the coroutine did not end within {grace:g} s of its cancellation; it may still be running in the notebook")
-
     # --- after an attempt
 
     async def _keep_artifacts(self, outcome: Outcome) -> None:
@@ -374,7 +335,7 @@ class Execution:
                 self.warn(f"artifacts: {len(names)} files match {pattern!r}; the first {MAX_ARTIFACTS} were kept")
             for name in names[:MAX_ARTIFACTS]:
                 try:
-                    await self._agent.keep_file(self.masked(name), cwd / name, None)
+                    await self.agent.keep_file(self.masked(name), cwd / name, None)
                 except StoreError as bad:
                     outcome.fail("artifact_error", str(bad))
 
@@ -396,8 +357,8 @@ class Execution:
                 error=self._masked_error(outcome.error),
                 exit_code=outcome.exit_code,
                 usage=outcome.usage,
-                tokens=self._agent.tokens(step),
-                cost_usd=self._agent.cost(step),
+                tokens=self.agent.tokens(step),
+                cost_usd=self.agent.cost(step),
                 output=output,
             )
         )

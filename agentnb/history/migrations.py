@@ -45,10 +45,16 @@ _INITIAL = (
     "CREATE TABLE owners (owner TEXT PRIMARY KEY, pid INTEGER, hostname TEXT, started_at INTEGER)",
 )
 
+_AGENTS = (
+    "model TEXT", "turns INTEGER", "cache_read_tokens INTEGER", "cache_write_tokens INTEGER", "agent_session TEXT", "replay_of TEXT",
+    "workspace TEXT", "files_changed INTEGER", "insertions INTEGER", "deletions INTEGER",
+)  # fmt: skip
+
 #: Append only: a name that was released once keeps its statements for ever.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0001_initial", _INITIAL),
     ("0002_trace_id", ("ALTER TABLE runs ADD COLUMN trace_id TEXT",)),
+    ("0003_agents", tuple(f"ALTER TABLE runs ADD COLUMN {column}" for column in _AGENTS)),
 )
 
 _RECORD = "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied_at INTEGER NOT NULL)"

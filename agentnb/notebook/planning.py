@@ -17,7 +17,6 @@ from agentnb.execution import AnySpec, ExecutionConfig, Handler
 from agentnb.history.estimates import estimate
 from agentnb.notebook.launching import check_detached
 from agentnb.notebook.options import LaunchOptions, split
-from agentnb.prompts import LocalModel
 from agentnb.results import Estimate, Issue
 
 _T = TypeVar("_T")
@@ -67,7 +66,7 @@ def issues_of(
 
 def filled(spec: AnySpec, given: LaunchOptions) -> AnySpec:
     """The spec with its templates filled, if it is launched with parameters. Raises TemplateError, ConfigError."""
-    return fill(spec, given.params) if given.params or spec == LocalModel() else spec  # a bare LocalModel asks for its `prompt`
+    return fill(spec, given.params) if given.params or spec.asks else spec
 
 
 def _dry(spec: AnySpec, config: ExecutionConfig, defaults: ExecutionConfig, given: LaunchOptions) -> Work:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agentnb import requests
 from agentnb.agents.compile import secrets_of
 from agentnb.agents.fill import fill
-from agentnb.commands import Command, Python, Shell, Spec, Test
+from agentnb.commands import Python, Spec
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
 from agentnb.engine.masking import Masker
@@ -32,8 +31,8 @@ from agentnb.notebook.live import LiveRun
 from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
 from agentnb.notebook.snapshot import GroupSnapshot
+from agentnb.notebook.verbs import Verbs
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, patience, wait_all
-from agentnb.prompts import LocalModel
 from agentnb.states import SessionStatus
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from agentnb.results import Estimate, Issue
 
 
-class Session(SessionHistory):
+class Session(Verbs, SessionHistory):
     """A named stretch of work: launches runs, waits for them, shows them, reads their history.
 
     `store`: the folder of the history; default AGENTNB_HOME, else ``./.agentnb``. `max_parallel`: how many of its runs work at
@@ -88,38 +87,6 @@ class Session(SessionHistory):
 
     # --- launching
 
-    def shell(self, command: str, **options: Any) -> RunHandle:
-        """Run a line in a shell (`shell`: default sh). Options: see `launch`."""
-        return self._launch_spec(Shell, command, options)
-
-    def command(self, argv: Sequence[str | Path], **options: Any) -> RunHandle:
-        """Run a program with arguments, without a shell. Options: see `launch`."""
-        return self._launch_spec(Command, argv, options)
-
-    def test(self, command: str, **options: Any) -> RunHandle:
-        """Run a test command; it succeeds when it exits with `expected_exit_code` (default 0). Options: see `launch`."""
-        return self._launch_spec(Test, command, options)
-
-    def python(self, function: Callable[..., Any], *args: Any, **options: Any) -> RunHandle:
-        """Call a Python function: ``def`` in a child process, ``async def`` on a loop thread of this process. Options: see `launch`.
-
-        What it returns becomes the run's `output`; it must be JSON data, or something that clearly maps to it (dataclasses,
-        pydantic models, numpy and pandas values ...). Pass keyword arguments with ``session.launch(nb.Python(f, key=value))``.
-        """
-        return self.launch(Python(function, *args), **options)
-
-    def local(self, prompt: str, **options: Any) -> RunHandle:
-        """Ask the local model (see LocalModel for `system`, `temperature`, `seed`, `max_tokens` ...). Options: see `launch`.
-
-        Its tokens stream to stdout; the answer is the run's `output`. Raises RuntimeUnavailable when the model is not installed.
-        """
-        return self._launch_spec(LocalModel, prompt, options)
-
-    def _launch_spec(self, cls: type[Any], first: Any, options: dict[str, Any]) -> RunHandle:
-        own = set(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type", "command", "argv", "prompt"}
-        sorted_out = self._options({name: value for name, value in options.items() if name not in own}, own)
-        return self._launch(cls(first, **{name: value for name, value in options.items() if name in own}), *sorted_out)
-
     def launch(self, target: AnySpec | Callable[..., Any], **options: Any) -> RunHandle:
         """Launch any target (Shell, Command, Test, Python, LocalModel, or a Python function); returns at once.
 
@@ -131,6 +98,11 @@ class Session(SessionHistory):
         `max_parallel` for detached runs alone); ``nb.attach(run_id)`` shows it again in any process. Not for ``async def`` agents.
         """
         return self._launch(_spec_of(target), *self._options(options))
+
+    def _launch_spec(self, cls: type[Any], first: Any, options: dict[str, Any]) -> RunHandle:
+        own = set(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type", "command", "argv", "prompt"}
+        sorted_out = self._options({name: value for name, value in options.items() if name not in own}, own)
+        return self._launch(cls(first, **{name: value for name, value in options.items() if name in own}), *sorted_out)
 
     def validate(self, target: AnySpec | Callable[..., Any], **options: Any) -> list[Issue]:
         """Everything that is wrong with such a launch, at once; an empty list when nothing is. Starts nothing, never raises.
@@ -152,7 +124,7 @@ class Session(SessionHistory):
         return estimate_of(self.store, target if isinstance(target, Handler) else _spec_of(target), options)
 
     def _launch(self, spec: AnySpec, given: LaunchOptions, config: ExecutionConfig) -> RunHandle:
-        if given.params or (isinstance(spec, LocalModel) and spec == LocalModel()):  # a bare LocalModel asks for its parameter `prompt`
+        if given.params or spec.asks:
             spec = fill(spec, given.params)
         batch = self._batch(given, config)
         batch.add(spec, given.params, given.name)

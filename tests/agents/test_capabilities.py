@@ -11,6 +11,7 @@ import agentnb as nb
 from agentnb import doctor
 from agentnb.agents import capabilities as module
 from agentnb.agents import model_file
+from agentnb.agents.adapters import kinds
 from agentnb.execution import Limits
 from agentnb.results import ResourceUsage
 from agentnb.states import TargetKind
@@ -19,7 +20,7 @@ from agentnb.states import TargetKind
 def test_capabilities_are_plain_data_and_complete() -> None:
     found = nb.capabilities()
     assert json.loads(json.dumps(found)) == found
-    assert set(found["targets"]) == {kind.value for kind in TargetKind}
+    assert set(found["targets"]) == set(kinds())
     assert set(found["limits"]) == set(Limits.model_fields)
     assert set(found["usage"]) == set(ResourceUsage.model_fields) - {"measured_by", "peak_memory_is_bound"}
     assert found["runtimes"] == ["local"]
