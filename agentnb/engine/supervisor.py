@@ -418,6 +418,8 @@ class Supervisor:
             except OSError as bad:
                 error = f"its output cannot be written to disk: {bad.strerror}"
             data |= {name: stream.record(execution.store.root) for name, stream in execution.out.streams.items()}
+        if (session := self._of_run.get(message.run_id)) is not None:
+            session.recorder.flush()  # what printed something has started: whoever sees its output finds that in the history
         peer.send([Reply(message.request_id, data, error)])
 
     def _on_report(self, _: Peer, message: requests.Report) -> None:
