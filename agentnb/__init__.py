@@ -19,10 +19,12 @@ TYPE_CHECKING = False  # type checkers read it as True; importing `typing` for i
 
 __all__ = [
     "AgentnbError",
+    "ApplyConflict",
     "Artifact",
     "ArtifactCorrupted",
     "BudgetExceeded",
     "Capture",
+    "Claude",
     "Command",
     "CommandResult",
     "ConfigError",
@@ -33,10 +35,13 @@ __all__ = [
     "IllegalTransition",
     "InvalidLimits",
     "Issue",
+    "JsonLines",
     "LimitExceeded",
     "Limits",
     "LocalModel",
+    "OpenAICompatible",
     "Python",
+    "Replay",
     "ResourceUsage",
     "Retry",
     "Run",
@@ -51,15 +56,18 @@ __all__ = [
     "Secret",
     "Session",
     "SessionStatus",
+    "Shared",
     "Shell",
     "SpecError",
     "Step",
     "StepStatus",
     "StoreError",
     "StoreTooNew",
+    "TempCopy",
     "TemplateError",
     "Test",
     "Validation",
+    "Worktree",
     "__version__",
     "artifacts_df",
     "attach",
@@ -67,9 +75,11 @@ __all__ = [
     "compare",
     "enable_nesting",
     "events_df",
+    "export",
     "grid",
     "options",
     "runs_df",
+    "score",
     "sessions_df",
     "steps_df",
     "supports",
@@ -82,6 +92,7 @@ if TYPE_CHECKING:
     from agentnb.data import Secret
     from agentnb.errors import (
         AgentnbError,
+        ApplyConflict,
         ArtifactCorrupted,
         BudgetExceeded,
         ConfigError,
@@ -101,36 +112,46 @@ if TYPE_CHECKING:
     from agentnb.model import Artifact, Run, Step
     from agentnb.notebook.attach import attach
     from agentnb.notebook.display import options
+    from agentnb.notebook.export import export
     from agentnb.notebook.grid import grid
     from agentnb.notebook.group import RunGroup
     from agentnb.notebook.handles import RunHandle
     from agentnb.notebook.nesting import enable_nesting
+    from agentnb.notebook.scoring import score
     from agentnb.notebook.session import Session
     from agentnb.notebook.tables import artifacts_df, compare, events_df, runs_df, sessions_df, steps_df
-    from agentnb.prompts import LocalModel
+    from agentnb.programs import Claude, JsonLines
+    from agentnb.prompts import LocalModel, OpenAICompatible
+    from agentnb.replay import Replay
     from agentnb.results import CommandResult, Estimate, Issue, ResourceUsage
     from agentnb.states import ErrorKind, RunStatus, SessionStatus, StepStatus
+    from agentnb.workspaces import Shared, TempCopy, Worktree
 else:
     _HOMES = {
         "agents.capabilities": "capabilities supports",
         "agents.context": "RunContext",
         "commands": "Command Python Shell Test",
         "data": "Secret",
-        "errors": "AgentnbError ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded RunCancelled"
-        " RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
+        "errors": "AgentnbError ApplyConflict ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded"
+        " RunCancelled RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
         "execution": "Capture ExecutionConfig Handler Limits Retry Validation",
         "model": "Artifact Run Step",
         "notebook.attach": "attach",
         "notebook.display": "options",
+        "notebook.export": "export",
         "notebook.grid": "grid",
         "notebook.group": "RunGroup",
         "notebook.handles": "RunHandle",
         "notebook.nesting": "enable_nesting",
+        "notebook.scoring": "score",
         "notebook.session": "Session",
         "notebook.tables": "artifacts_df compare events_df runs_df sessions_df steps_df",
-        "prompts": "LocalModel",
+        "programs": "Claude JsonLines",
+        "prompts": "LocalModel OpenAICompatible",
+        "replay": "Replay",
         "results": "CommandResult Estimate Issue ResourceUsage",
         "states": "ErrorKind RunStatus SessionStatus StepStatus",
+        "workspaces": "Shared TempCopy Worktree",
     }
     _HOME = {name: f"agentnb.{home}" for home, names in _HOMES.items() for name in names.split()}
 
@@ -148,6 +169,20 @@ else:
     def __dir__() -> list[str]:
         """Only the public names."""
         return list(__all__)
+
+
+def load_ipython_extension(shell: object) -> None:
+    """``%load_ext agentnb``: the magics ``%%agent``, ``%runs`` and ``%cancel``."""
+    from agentnb.notebook.magics import load
+
+    load(shell)  # type: ignore[arg-type]  # IPython's shell, whose class is not imported here
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """``%unload_ext agentnb``: take the magics away; runs go on."""
+    from agentnb.notebook.magics import unload
+
+    unload(shell)  # type: ignore[arg-type]
 
 
 if "nest_asyncio" in _modules:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-_VERBS = "shell, command, test, python, local"
-_SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel"
+_VERBS = "shell, command, test, python, local, replay, claude"
+_SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel, nb.OpenAICompatible, nb.Replay, nb.Claude, nb.JsonLines"
 
-_CLAUDE = "call its command line, as in session.command(['claude', '-p', prompt])"
 _FILE = "write the agent as a Python function and launch it with session.python(...)"
 _MACHINE = "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command"
-_FOLDER = "make the copy or the git worktree first and give its folder as working_dir"
 _AGAIN = "look in runs_df() for what did not complete, and launch that"
 _CALL = "call it in a Python function, and report tokens and cost with ctx.usage(...)"
 
 #: Options of a launch or a session -> what to do.
 OPTIONS = {
     "runtime": _MACHINE,
-    "workspace": _FOLDER,
     "reuse": "every launch runs; look in runs_df() for a completed run with the same params before launching",
     "detach": "it belongs to a launch: session.shell(..., detach=True)",
-    "budget_usd": "costs are recorded, not bounded; watch cost_usd in runs_df(), or give a timeout",
-    "budget_tokens": "tokens are recorded, not bounded; watch output_tokens in runs_df(), or give max_tokens to a local model",
     "on_interrupt": "it belongs to wait(): run.wait(on_interrupt='detach')",
     "cwd": "it is called working_dir",
     "check": "runs raise nothing by themselves; call result.raise_for_status()",
@@ -28,24 +23,16 @@ OPTIONS = {
 }
 
 _SESSION = {
-    "claude": _CLAUDE,
     "agent": _FILE,
     "swarm": _FILE,
     "a2a": _CALL,
-    "replay": "read what was recorded with nb.events_df(run=...) and nb.steps_df(run=...)",
     "resume": _AGAIN,
 }
 _NAMES = {
-    "Claude": _CLAUDE,
     "Agent": _FILE,
     "Swarm": _FILE,
     "A2A": _CALL,
-    "Replay": _SESSION["replay"],
-    "OpenAICompatible": _CALL,
     "Docker": _MACHINE,
-    "Worktree": _FOLDER,
-    "TempCopy": _FOLDER,
-    "score": "compute it from the `output` column of group.df(), and compare with nb.compare(...)",
 }
 _COMMANDS = {
     "run": "launch from Python: nb.Session('name').shell(...)",

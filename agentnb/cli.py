@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_frame(commands, name)
     _add_show(commands)
     _add_logs(commands)
+    _add_export(commands)
     _add_cancel(commands)
     _add_machine(commands)
     _add_notebooks(commands)
@@ -131,6 +132,17 @@ def _add_logs(commands: Any) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     parser.add_argument("--stream", choices=("stdout", "stderr", "both"), default="both", help="which output (default: both)")
     parser.add_argument("--raw", action="store_true", help="to a terminal too, the bytes as they are: they can steer it")
+
+
+def _add_export(commands: Any) -> None:
+    parser = _add(commands, "export", _export, "write a finished run to one file, which session.replay plays without key or network")
+    parser.add_argument("run", metavar="RUN", help="the run's id, the start of it, or its name")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write, such as recorded/run.jsonl")
+    _store(parser)
+    parser.add_argument("--no-artifacts", action="store_true", help="only the names and checksums of its artifacts, not their bytes")
+    parser.add_argument("--max-artifact-bytes", default="10MiB", metavar="SIZE", help="of larger ones only the checksum (%(default)s)")
+    parser.add_argument("--no-params", action="store_true", help="without its parameters")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
 
 
 def _add_cancel(commands: Any) -> None:
@@ -214,6 +226,21 @@ def _logs(args: argparse.Namespace) -> int:
         for _, out in outs:
             if isinstance(out, TerminalText):
                 out.end()
+    return GOOD
+
+
+def _export(args: argparse.Namespace) -> int:
+    from agentnb.history.export import export_run
+    from agentnb.history.reader import find_run
+    from agentnb.printing import clean
+    from agentnb.units import bytes_
+
+    root = _root(args)
+    bound = bytes_(args.max_artifact_bytes, what="--max-artifact-bytes")
+    chosen = {"artifacts": not args.no_artifacts, "params": not args.no_params, "overwrite": args.overwrite}
+    for left_out in export_run(root, find_run(root, args.run), args.file, max_artifact_bytes=bound, **chosen):
+        _note(f"agentnb: left out: {clean(left_out)}")
+    sys.stdout.write(f"{args.file}\n")
     return GOOD
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
-from agentnb.data import Data, Env
+from agentnb.data import Data, Env, Secret
 from agentnb.errors import ConfigError
 
 
@@ -37,6 +37,21 @@ def _folder(value: object) -> object:
     return value
 
 
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise ConfigError(f"argv: {value!r} is one text; write a list, {shlex.split(value)!r}, or use nb.Shell for a shell line")
+    if not isinstance(value, Sequence) or not value:
+        raise ConfigError(f"argv: {value!r} is empty; write the program and its arguments as a list, such as ['ls', '-l']")
+    words = tuple(str(word) if isinstance(word, str | Path | int | float) and not isinstance(word, bool) else word for word in value)
+    for word in words:
+        if not isinstance(word, str) or "\0" in word:
+            raise ConfigError(f"argv: {word!r} is no usable argument; each must be text without NUL characters")
+    if not words[0]:
+        raise ConfigError("argv: the program's name is empty")
+    return words
+
+
+Argv = Annotated[tuple[str, ...], BeforeValidator(_words)]
 CommandText = Annotated[str, BeforeValidator(_command_text)]
 Folder = Annotated[str | Path | None, BeforeValidator(_folder)]
 
@@ -53,6 +68,11 @@ class Spec(Data):
     def asks(self) -> bool:
         """Whether it has to be filled with parameters even when none are given, so that what is missing is named."""
         return False
+
+    @property
+    def secrets(self) -> Sequence[Secret]:
+        """What of it must not be seen, beside secrets in `env`."""
+        return ()
 
     def shown(self, mask: Callable[[str], str]) -> str:
         """`display`, masked before anything of it is cut off."""
@@ -80,28 +100,13 @@ class Command(Spec):
     """An argument vector, run without a shell: ``nb.Command(["git", "status"])``."""
 
     type: Literal["command"] = "command"
-    argv: tuple[str, ...]
+    argv: Argv
     working_dir: Folder = None
     env: Env = Field(default_factory=dict)
 
     def __init__(self, argv: Sequence[str | Path] = (), /, **fields: Any) -> None:
         """Take the argument vector positionally."""
         super().__init__(**({"argv": argv} | fields))
-
-    @field_validator("argv", mode="before")
-    @classmethod
-    def _argv(cls, value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            raise ConfigError(f"argv: {value!r} is one text; write a list, {shlex.split(value)!r}, or use nb.Shell for a shell line")
-        if not isinstance(value, Sequence) or not value:
-            raise ConfigError(f"argv: {value!r} is empty; write the program and its arguments as a list, such as ['ls', '-l']")
-        words = tuple(str(word) if isinstance(word, str | Path | int | float) and not isinstance(word, bool) else word for word in value)
-        for word in words:
-            if not isinstance(word, str) or "\0" in word:
-                raise ConfigError(f"argv: {word!r} is no usable argument; each must be text without NUL characters")
-        if not words[0]:
-            raise ConfigError("argv: the program's name is empty")
-        return words
 
     @property
     def display(self) -> str:

@@ -99,3 +99,20 @@ def _env(value: Mapping[str, Any]) -> dict[str, str | Secret]:
 
 
 Env = Annotated[dict[str, str | Secret], BeforeValidator(_env)]
+
+
+def _schema(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    from jsonschema.exceptions import SchemaError  # imported late: it costs more than all the rest of this module
+    from jsonschema.validators import validator_for
+
+    try:
+        validator_for(value).check_schema(value)
+    except SchemaError as bad:
+        raise ConfigError(f"json_schema: {bad.message} (at {bad.json_path})") from None
+    return value
+
+
+#: A JSON Schema, checked.
+JsonSchema = Annotated[dict[str, Any], BeforeValidator(_schema)]

@@ -232,7 +232,9 @@ def lab(folder: Path, *options: str) -> None:
     need("jupyterlab", "ipykernel")
     source = notebooks()
     folder.mkdir(parents=True, exist_ok=True)
-    for notebook in sorted(source.glob("*.ipynb")):
-        if not (folder / notebook.name).exists():
-            shutil.copyfile(notebook, folder / notebook.name)
+    for file in sorted([*source.glob("*.ipynb"), *source.glob("recorded/*.jsonl")]):
+        target = folder / file.relative_to(source)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *options])  # noqa: S606 - no shell is wanted

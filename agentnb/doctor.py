@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from agentnb import events, requests
 from agentnb._version import __version__
 from agentnb.agents.capabilities import capabilities
-from agentnb.errors import AgentnbError
+from agentnb.errors import AgentnbError, RuntimeUnavailable
 from agentnb.ids import new_id
 
 State = Literal["ok", "missing", "broken"]
@@ -50,7 +50,8 @@ def examine(store: Path) -> list[Finding]:
         _cgroup,
         *(_limit(name, how) for name, how in capabilities()["limits"].items()),
         _model,
-        lambda: _program("claude", "the claude command line"),
+        lambda: _program("git", "git, for worktrees and diffs of workspaces,", "apt-get install git"),
+        _claude,
         _docker,
         lambda: _program("chromium", "a browser for the browser tests", "apt-get install chromium"),
         *(_package(name, extra) for name, extra in PACKAGES.items()),
@@ -240,6 +241,19 @@ def _model() -> Finding:
     if missing := model_file.missing():
         return Finding("local model", "missing", missing)
     return Finding("local model", "ok", f"xllamacpp {metadata.version('xllamacpp')} with {model_file.model_file()}")
+
+
+def _claude() -> Finding:
+    from agentnb.agents import claude_cli
+
+    try:
+        program = claude_cli.find()
+    except RuntimeUnavailable as bad:
+        return Finding("claude", "missing", str(bad).removeprefix("claude: "))
+    what = f"{claude_cli.version(program) or 'unknown version'}, {program}"
+    if by := claude_cli.credentials():
+        return Finding("claude", "ok", f"{what}; key or login: {by}")
+    return Finding("claude", "missing", f"{what}; no key or login is seen: set ANTHROPIC_API_KEY, or run `claude` and log in with /login")
 
 
 def _program(name: str, what: str, how: str = "") -> Finding:

@@ -13,6 +13,7 @@
     ├── StoreError                  the history cannot be read or written (also an OSError)
     │   ├── StoreTooNew             it was written by a newer agentnb
     │   └── ArtifactCorrupted       bytes on disk do not match their checksum
+    ├── ApplyConflict               the changes of a run do not fit the files they are to be applied to; names them
     ├── RuntimeUnavailable          something that has to be installed or started is not there
     └── IllegalTransition           a state change that the state model forbids
 
@@ -85,6 +86,15 @@ class StoreTooNew(StoreError):
 
 class ArtifactCorrupted(StoreError):
     """The bytes of an artifact do not match the checksum of its record."""
+
+
+class ApplyConflict(AgentnbError):
+    """The changes of a run cannot be applied: the files named in `files` changed otherwise meanwhile. Nothing was changed."""
+
+    def __init__(self, message: str, files: tuple[str, ...] = ()) -> None:
+        """Keep the names beside the message."""
+        super().__init__(message)
+        self.files = files
 
 
 class RuntimeUnavailable(AgentnbError, RuntimeError):

@@ -145,7 +145,10 @@ class StepStarted(Message):
 
 @dataclass(slots=True)
 class StepFinished(Message):
-    """A step ended. `tokens`: {"input": n, "output": n, ...}; `usage`: the fields of results.ResourceUsage."""
+    """A step ended. `tokens`: {"input": n, "output": n, ...}; `usage`: the fields of results.ResourceUsage.
+
+    `run_s`: how long it took, where the stamps do not say so: in a replay, as recorded.
+    """
 
     type = "step_finished"
     run_id: str
@@ -157,6 +160,7 @@ class StepFinished(Message):
     tokens: Json | None = None
     cost_usd: float | None = None
     output: Any = None
+    run_s: float | None = None
     at: int = field(default_factory=now_us)
 
 
@@ -172,7 +176,11 @@ class ArtifactSaved(Message):
 
 @dataclass(slots=True)
 class UsageReported(Message):
-    """An agent's running totals so far (not increments). None: not known."""
+    """An agent's running totals so far (not increments). None: not known.
+
+    `input_tokens` leaves out what was read from, or written to, the model's cache. `turns`: answers of the model. `agent_session`: under
+    which the agent keeps the conversation.
+    """
 
     type = "usage_reported"
     run_id: str
@@ -180,6 +188,43 @@ class UsageReported(Message):
     output_tokens: int | None = None
     cost_usd: float | None = None
     tokens_per_s: float | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    turns: int | None = None
+    model: str | None = None
+    agent_session: str | None = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class BudgetCrossed(Message):
+    """More was spent than a budget allows. `scope`: run, group or session; `budget`: the option's name; `spent`: in its unit."""
+
+    type = "budget_crossed"
+    session_id: str
+    scope: str
+    scope_id: str
+    budget: str
+    bound: float
+    spent: float
+    run_id: str | None = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
+class WorkspaceChanged(Message):
+    """A run's workspace was made, read or removed.
+
+    `workspace`: {"kind", "path", "source", "kept", "state", and where they are known "branch", "commit" (at the start), "commits" (how
+    many), "complete" (all changes are artifacts), "masked"}. The counts are known from the run's end on.
+    """
+
+    type = "workspace_changed"
+    run_id: str
+    workspace: Json
+    files_changed: int | None = None
+    insertions: int | None = None
+    deletions: int | None = None
     at: int = field(default_factory=now_us)
 
 
@@ -219,6 +264,8 @@ RECORDED: tuple[type[Message], ...] = (
     StepFinished,
     ArtifactSaved,
     UsageReported,
+    BudgetCrossed,
+    WorkspaceChanged,
     RunFinished,
 )
 
@@ -243,6 +290,18 @@ class OutputTail(Message):
     run_id: str
     segments: list[list[str]]
     skipped: int = 0
+
+
+@dataclass(slots=True)
+class BudgetSpent(Message):
+    """What was spent of a budget so far. `began`: the first start, us; `crossed`: the option whose bound was crossed, or ""."""
+
+    type = "budget_spent"
+    scope_id: str
+    cost_usd: float
+    tokens: int
+    began: int | None
+    crossed: str = ""
 
 
 @dataclass(slots=True)
@@ -282,5 +341,5 @@ class StoreTrouble(Message):
     message: str | None
 
 
-for _cls in (*RECORDED, Ready, OutputTail, HostStart, HostCancel, Reply, StoreTrouble):
+for _cls in (*RECORDED, Ready, OutputTail, BudgetSpent, HostStart, HostCancel, Reply, StoreTrouble):
     message(_cls)

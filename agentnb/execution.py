@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from agentnb.commands import Command, CommandText, Folder, Python, Shell, Test
-from agentnb.data import Bytes, Data, Duration, Env, Seconds, Secret, Size
+from agentnb.data import Bytes, Data, Duration, Env, JsonSchema, Seconds, Secret, Size
 from agentnb.errors import ConfigError
-from agentnb.prompts import LocalModel
+from agentnb.programs import Claude, JsonLines
+from agentnb.prompts import LocalModel, OpenAICompatible
+from agentnb.replay import Replay
+from agentnb.workspaces import AnyWorkspace, Workspace
 
-AnySpec = Shell | Command | Test | Python | LocalModel
+AnySpec = Shell | Command | Test | Python | LocalModel | OpenAICompatible | Replay | Claude | JsonLines
 
 
 class Capture(StrEnum):
@@ -110,7 +113,7 @@ class Validation(Data):
 
     expected_pattern: Pattern | None = None
     forbidden_patterns: tuple[Pattern, ...] = ()
-    json_schema: dict[str, Any] | None = None
+    json_schema: JsonSchema | None = None
     script: CommandText | None = None
     streams: tuple[Literal["stdout", "stderr"], ...] = ("stdout",)
 
@@ -126,19 +129,6 @@ class Validation(Data):
             streams: Sequence[Literal["stdout", "stderr"]] = ("stdout",),
         ) -> None:
             """Patterns as text."""
-
-    @field_validator("json_schema")
-    @classmethod
-    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            from jsonschema.exceptions import SchemaError  # imported late: it costs more than all the rest of this module
-            from jsonschema.validators import validator_for
-
-            try:
-                validator_for(value).check_schema(value)
-            except SchemaError as bad:
-                raise ConfigError(f"json_schema: {bad.message} (at {bad.json_path})") from None
-        return value
 
 
 class Handler(Data):
@@ -206,10 +196,11 @@ class ExecutionConfig(Data):
 
     `timeout`: seconds or text; default none. `capture`: default both. `grace`: seconds between SIGTERM and SIGKILL; default 5.
     `working_dir`: default the notebook's current directory. `stdin`: text for the child; default none (an empty stdin);
-    ``stdin=True`` keeps it open for ``run.send(...)``. `artifacts`: glob patterns of files to keep, relative to the
-    working directory. Commands that run after the last attempt, in this order: `on_success`; `on_failure`, then `rollback`, when the
-    run failed, timed out or was cancelled; `cleanup` always. Each is a shell line, nb.Shell, nb.Command or nb.Handler, and has 60 s;
-    an nb.Handler can have more, or less.
+    ``stdin=True`` keeps it open for ``run.send(...)``. `workspace`: nb.Worktree, nb.TempCopy or nb.Shared, where the run works,
+    with `working_dir` relative to its top; default none, and then nobody looks at what changed. `artifacts`: glob patterns of files to
+    keep, relative to the working directory. Commands that run after the last attempt, in this order: `on_success`; `on_failure`, then
+    `rollback`, when the run failed, timed out or was cancelled; `cleanup` always. Each is a shell line, nb.Shell, nb.Command or
+    nb.Handler, and has 60 s; an nb.Handler can have more, or less.
     """
 
     timeout: Seconds | None = None
@@ -217,6 +208,7 @@ class ExecutionConfig(Data):
     working_dir: Folder = None
     env: Env = Field(default_factory=dict)
     stdin: str | bool | None = None
+    workspace: Workspace = None
     retry: Retry | None = None
     limits: Limits | None = None
     validation: Validation | None = None
@@ -237,6 +229,7 @@ class ExecutionConfig(Data):
             working_dir: str | Path | None = None,
             env: Mapping[str, str | float | Path | Secret] | None = None,
             stdin: str | bool | None = None,
+            workspace: AnyWorkspace | None = None,
             retry: Retry | None = None,
             limits: Limits | None = None,
             validation: Validation | None = None,

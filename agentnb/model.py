@@ -133,6 +133,7 @@ class Run(Record):
     tags: dict[str, str] = Field(default_factory=dict)
     parent_run_id: RunId | None = None
     cache_key: str | None = None
+    replay_of: RunId | None = None
     detached: bool = False
     trace_id: str | None = None
 

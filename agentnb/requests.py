@@ -22,12 +22,16 @@ class Hello(Message):
 
 @dataclass(slots=True)
 class OpenSession(Message):
-    """Start a session. `session`: the fields of model.Session; `store`: the absolute path of the store's folder."""
+    """Start a session. `session`: the fields of model.Session; `store`: the absolute path of the store's folder.
+
+    `budget`: what it may spend (engine/budget.py), or None; its `spent`: what the client knows to be spent.
+    """
 
     type = "open_session"
     session: Json
     store: str
     max_parallel: int
+    budget: Json | None = None
 
 
 @dataclass(slots=True)

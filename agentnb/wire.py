@@ -14,13 +14,19 @@ _encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 MAX_FRAME = 1 << 30
 
 
+class TooLarge(ValueError):
+    """Messages that no frame takes."""
+
+
 class ProtocolError(Exception):
     """The peer sent something that is no frame."""
 
 
 def encode(messages: Iterable[Message]) -> bytes:
-    """One frame with these messages. Raises TypeError or ValueError when one is no plain JSON data."""
+    """One frame with these messages. Raises TypeError or ValueError when one is no plain JSON data, TooLarge beyond MAX_FRAME."""
     body = _encoder.encode([message.to_wire() for message in messages]).encode("ascii")
+    if len(body) > MAX_FRAME:
+        raise TooLarge(f"it takes {len(body)} bytes in a message, of which {MAX_FRAME} are possible")
     return len(body).to_bytes(4, "big") + body
 
 
@@ -39,7 +45,7 @@ class Decoder:
         """Start at a frame's beginning."""
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Json]:
+    def feed(self, data: bytes | memoryview) -> list[Json]:
         """Take the next bytes; return the messages (JSON objects) whose frames are complete now."""
         buffer = self._buffer
         buffer += data

@@ -13,14 +13,14 @@ from agentnb.execution import AnySpec, ExecutionConfig
 from agentnb.notebook.session import Session
 
 
-@pytest.mark.parametrize("name", ["Claude", "Docker", "Worktree", "TempCopy", "OpenAICompatible", "score", "Agent", "Swarm"])
+@pytest.mark.parametrize("name", ["Docker", "Agent", "Swarm"])
 def test_a_name_of_the_package_that_is_not_in_is_said_to_be_so(name: str) -> None:
     assert not hasattr(nb, name)
     with pytest.raises(AttributeError, match=rf"agentnb\.{name} is not in this version of agentnb: .*; what is: nb\.Shell, "):
         getattr(nb, name)
 
 
-@pytest.mark.parametrize("name", ["claude", "agent", "swarm", "a2a", "replay", "resume"])
+@pytest.mark.parametrize("name", ["agent", "swarm", "a2a", "resume"])
 def test_a_verb_of_a_session_that_is_not_in_is_said_to_be_so(name: str) -> None:
     session = Session.__new__(Session)  # the names are of the class: nothing needs to be started
     assert not hasattr(session, name)
@@ -51,11 +51,11 @@ def test_nothing_that_is_there_is_called_absent(tmp_path: Path) -> None:
     assert not [name for name in nb.__all__ if absent.of_package(name)]
     assert not [name for name in dir(Session) if absent.of_session(name)]
     assert not {*absent.OPTIONS} & {*ExecutionConfig.model_fields}
-    assert not [name for name in ("runs", "steps", "show", "logs", "cancel", "doctor", "demo", "lab", "model") if absent.of_command(name)]
+    assert not [name for name in ("runs", "steps", "show", "logs", "export", "cancel", "doctor", "demo", "lab", "model") if absent.of_command(name)]
 
 
 def test_the_names_that_are_named_are_there() -> None:
     shown = str(absent.of_package("Docker")).rpartition("what is: ")[2].split(", ")
     assert {getattr(nb, name.removeprefix("nb.")) for name in shown} == set(AnySpec.__args__)
-    for name in str(absent.of_session("claude")).rpartition("what is: ")[2].split(", "):
+    for name in str(absent.of_session("agent")).rpartition("what is: ")[2].split(", "):
         assert callable(getattr(Session, name))

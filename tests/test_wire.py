@@ -68,3 +68,12 @@ def test_a_malformed_message_is_told_from_an_unknown_one(item: events.Json) -> N
     assert wire.parse({"type": "of the future", "x": 1}) is None
     assert wire.parse({}) is None
     assert wire.parse({"type": "ping", "request_id": 1, "added": 2}) == requests.Ping(1)
+
+
+def test_what_the_other_end_would_refuse_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(wire.encode([events.Reply(1, {"a": "x"})])) - 4
+    monkeypatch.setattr(wire, "MAX_FRAME", size)
+    decoder = wire.Decoder()
+    assert len(decoder.feed(wire.encode([events.Reply(1, {"a": "x"})]))) == 1
+    with pytest.raises(wire.TooLarge, match=f"takes {size + 1} bytes"):
+        wire.encode([events.Reply(1, {"a": "xx"})])

@@ -1,7 +1,8 @@
 """Adapters: how each kind of target becomes work for the engine, by one protocol for all of them.
 
 Other packages add kinds of agents: a subclass of ``commands.Spec`` whose ``type`` is the adapter's name, and an object with the
-attributes of `Adapter`, named by an entry point of the group ``agentnb.adapters`` (or given to `register`).
+attributes of `Adapter`, named by an entry point of the group ``agentnb.adapters`` (or given to `register`). One whose program prints JSON
+lines makes its work with ``agents.json_lines.stream_work(argv, "module:Parser")``; the parser's protocol is in engine/parsing.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ _BUILT_IN = {
     "test": "agentnb.agents.shell:TEST",
     "python": "agentnb.agents.python:PYTHON",
     "local_model": "agentnb.agents.local:LOCAL_MODEL",
+    "claude": "agentnb.agents.claude:CLAUDE",
+    "json_lines": "agentnb.agents.json_lines:JSON_LINES",
+    "openai_compatible": "agentnb.agents.openai:OPENAI_COMPATIBLE",
+    "replay": "agentnb.agents.replay:REPLAY",
 }
 
 AnySpecT = TypeVar("AnySpecT", bound=Spec)
@@ -54,8 +59,20 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a run ended that is replied to. `output`: its answer; `agent_session`: what the agent calls the conversation, if it does."""
+
+    output: Any = None
+    agent_session: str | None = None
+
+
 class Adapter(Protocol):
-    """One kind of target."""
+    """One kind of target.
+
+    With ``features.reply`` it has ``reply(spec, text, finished: Finished) -> Spec``, too: the spec of the run that goes on with `text`
+    where a run of `spec` ended; it raises ConfigError when there is nothing to go on from.
+    """
 
     @property
     def features(self) -> Features:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from agentnb._version import __version__
+from agentnb.agents import workspaces
 from agentnb.agents.adapters import adapter, kinds
 from agentnb.engine.cgroups import backend
 from agentnb.engine.limits import means
@@ -20,7 +21,8 @@ def capabilities() -> dict[str, Any]:
     """What this machine can do, as plain data.
 
     `targets`: for each kind of target {"available", "why_not"}. `limits`: for each field of nb.Limits {"enforced", "by", "precision",
-    "why_not"}. `usage`: for each figure of a result's `usage` {"measured", "by"}. `runtimes`: where runs can be. `platform`: facts.
+    "why_not"}. `usage`: for each figure of a result's `usage` {"measured", "by"}. `runtimes`: where runs can be. `workspaces`: for each
+    kind {"available", "diff", "why_not"}. `platform`: facts.
     """
     linux = sys.platform.startswith("linux")
     return {
@@ -32,8 +34,16 @@ def capabilities() -> dict[str, Any]:
         },
         "usage": _usage() if linux else {},
         "runtimes": [RuntimeKind.LOCAL.value] if linux else [],
+        "workspaces": _workspaces() if linux else {},
         "platform": _platform(),
     }
+
+
+def _workspaces() -> dict[str, dict[str, Any]]:
+    """Which workspaces can be made, and whether what changes in them can be told as a diff."""
+    lacks = workspaces.missing()
+    kinds = {"worktree": not lacks, "temp_copy": True, "shared": True}
+    return {kind: {"available": there, "diff": not lacks, "why_not": "" if there else lacks} for kind, there in kinds.items()}
 
 
 def supports(kind: str) -> bool:
@@ -56,13 +66,13 @@ def _why_not(kind: str) -> str:
 
 
 def _usage() -> dict[str, dict[str, Any]]:
-    disk = os.access("/proc/self/io", os.R_OK)
+    disk = os.access("/proc/self/io", os.F_OK)
     measured = {
         "wall_time": "monotonic clock of the supervisor",
         "cpu_time": "wait4, the whole tree",
         "peak_memory_bytes": "wait4 of the largest process, or the sum of the tree, sampled ten times a second, if that is more",
-        "disk_read_bytes": "/proc/PID/io at the end of each process" if disk else "",
-        "disk_write_bytes": "/proc/PID/io at the end of each process" if disk else "",
+        "disk_read_bytes": "wait4, the whole tree, in blocks of 512 bytes" if disk else "",
+        "disk_write_bytes": "wait4, the whole tree, in blocks of 512 bytes" if disk else "",
         "processes": "seen in samples or reaped",
         "network_bytes": "",
     }

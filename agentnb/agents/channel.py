@@ -43,6 +43,17 @@ class Channel:
             pending, self._pending = self._pending, None
             raise pending
 
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._fd
+
+    def receive(self) -> bytes:
+        """The next bytes that the engine answers, b"" when nothing more will come; blocks. Only where the channel goes both ways."""
+        try:
+            return os.read(self._fd, 1 << 16)
+        except OSError:
+            return b""
+
     def interrupt(self, bad: BaseException) -> None:
         """Raise `bad` in the main thread, from a signal handler: at once, or after the line that is being written."""
         if self._writer == threading.get_ident():

@@ -11,6 +11,7 @@ from typing import Any
 from agentnb.agents.adapters import Asked, adapter_of
 from agentnb.agents.python import is_async
 from agentnb.agents.shell import shell_argv
+from agentnb.agents.workspaces import Known, place, plan_of
 from agentnb.commands import Command, Python, Shell, Spec
 from agentnb.data import Secret
 from agentnb.engine import condition
@@ -18,6 +19,7 @@ from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
 from agentnb.errors import ConfigError, InvalidLimits
 from agentnb.execution import Capture, ExecutionConfig, Handler, Limits
+from agentnb.replay import Replay
 from agentnb.states import TargetKind
 
 DEFAULT_GRACE_S = 5.0
@@ -28,7 +30,12 @@ _KINDS = frozenset(TargetKind)
 #: The specs' own names of checks.
 _OWN_CHECKS = {"script": "validation_script"}
 #: What a coroutine in the notebook's process cannot have of its own, and why.
-_NOT_HOSTED = {"stdin": "and has no stdin", "env": "and sees its environment", "working_dir": "and sees its current directory"}
+_NOT_HOSTED = {
+    "stdin": "and has no stdin",
+    "env": "and sees its environment",
+    "working_dir": "and sees its current directory",
+    "workspace": "and works in its current directory",
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,6 +61,8 @@ def target_of(spec: Spec) -> Target:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Secret):
+        return "***"
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -69,13 +78,16 @@ def compile_work(
     env_id: int,
     params: Mapping[str, Any],
     run_id: str,
+    known: Known | None = None,
 ) -> Work:
     """The Work of one run: `given` at the launch wins over what the spec says, that over the session's `defaults`.
 
+    `known`: workspaces that were looked at for the same launch.
     Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work here.
     """
     config = _settled(spec, given, defaults or ExecutionConfig())
-    cwd = _folder(config.working_dir)
+    space = plan_of(config.workspace, known) if config.workspace is not None else None
+    cwd = _folder(config.working_dir) if space is None else place(space, config.working_dir)
     env = _environment(config.env)
     work: Work = {
         "kind": "process",
@@ -95,6 +107,8 @@ def compile_work(
     _check_texts(work)
     if check:
         work["check"] = check
+    if space is not None:
+        work["workspace"] = space
     _options(work, config, cwd)
     return work
 
@@ -106,16 +120,30 @@ def _aim(work: Work, spec: Spec, check: CheckPlan, params: Mapping[str, Any], ru
         if name in check:
             raise ConfigError(f"{_OWN_CHECKS.get(name, name)} and validation.{name} are both given; give one of them")
         check[name] = value  # type: ignore[literal-required]
+    if "stdin" in parts and work["stdin"] is not None:
+        raise ConfigError(f"stdin: a target of type {getattr(spec, 'type', '')!r} gets its prompt there; put the text into the prompt")
     work["env"] = parts.pop("env", {}) | work["env"]
+    work["secrets"] += parts.pop("secrets", [])
     work |= parts  # type: ignore[typeddict-item]
 
 
 def _settled(spec: Spec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
     if isinstance(spec, Python) and is_async(spec.function):
         _check_hosted(given)
-        return given.over(defaults.model_copy(update=dict.fromkeys(("stdin", "working_dir", "capture", "limits")) | {"env": {}}))
+        dropped = dict.fromkeys(("stdin", "working_dir", "workspace", "capture", "limits"))
+        return given.over(defaults.model_copy(update=dropped | {"env": {}}))
+    if isinstance(spec, Replay):
+        return _replay_config(given, defaults)
     own = {name: value for name in ("working_dir", "env") if (value := getattr(spec, name, None))}
     return given.over(ExecutionConfig(**own).over(defaults) if own else defaults)
+
+
+def _replay_config(given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
+    """Time is all that can be asked of a replay; the session's other defaults are for processes."""
+    if refused := sorted(name for name in given.model_fields_set - {"timeout", "grace"} if getattr(given, name)):
+        raise ConfigError(f"{', '.join(refused)}: a replay starts no process, it shows what was recorded; leave it out")
+    whole = given.over(defaults)
+    return ExecutionConfig(**{name: value for name in ("timeout", "grace") if (value := getattr(whole, name)) is not None})
 
 
 def _check_hosted(given: ExecutionConfig) -> None:
@@ -167,7 +195,9 @@ def _handler(when: Any, given: Shell | Command | Handler, work: Work, cwd: str) 
     spec = given.command if isinstance(given, Handler) else given
     env = _environment(spec.env)
     argv = shell_argv(spec.shell, spec.command) if isinstance(spec, Shell) else list(spec.argv)
-    folder = _folder(spec.working_dir) if spec.working_dir else cwd
+    folder = cwd
+    if spec.working_dir:
+        folder = place(work["workspace"], spec.working_dir) if "workspace" in work else _folder(spec.working_dir)
     plan = HandlerPlan(when=when, argv=argv, display=spec.display, cwd=folder, env=work["env"] | env)
     if isinstance(given, Handler) and given.condition is not None:
         condition.check(given.condition)
@@ -249,6 +279,8 @@ def secrets_of(*given: Spec | ExecutionConfig) -> list[str]:
     for one in given:
         if not one.model_fields_set:
             continue
+        if isinstance(one, Spec) and one.secrets:
+            found |= {value.reveal(): None for value in one.secrets}
         handlers = [getattr(one, when) for when in HANDLERS] if isinstance(one, ExecutionConfig) else []
         for part in [one, *(handler.command if isinstance(handler, Handler) else handler for handler in handlers)]:
             found |= {value.reveal(): None for value in getattr(part, "env", {}).values() if isinstance(value, Secret)}

@@ -22,6 +22,8 @@ from agentnb.states import StepKind
 
 Report = dict[str, Any]
 Send = Callable[[Report], None]
+#: Launches a child run: (target, options) -> its result, or, for an async agent, its handle.
+Launch = Callable[[Any, Mapping[str, Any]], Any]
 
 #: Largest artifact that can be given as data, in bytes; and the size up to which a file is read at once.
 MAX_DATA = 5 * 1024 * 1024
@@ -114,8 +116,11 @@ class RunContext:
     `run_id`: the run's id. `params`: the run's parameters, such as its grid point. `attempt`: 1 for the first try.
     """
 
-    def __init__(self, send: Send, *, run_id: str = "", params: Mapping[str, Any] | None = None, attempt: int = 1) -> None:
-        """Report to `send`, which takes one report at a time and may be called from any thread."""
+    def __init__(
+        self, send: Send, *, run_id: str = "", params: Mapping[str, Any] | None = None, attempt: int = 1, launch: Launch | None = None
+    ) -> None:
+        """Report to `send`, which takes one report at a time and may be called from any thread; `launch` is for child runs."""
+        self._launch = launch
         self.run_id = run_id
         self.params: dict[str, Any] = dict(params or {})
         self.attempt = attempt
@@ -175,6 +180,20 @@ class RunContext:
         with self._lock:
             self._usage.add(input_tokens, output_tokens, cost_usd)
             self._send(self._usage.report())
+
+    def run(self, target: Any, **options: Any) -> Any:
+        """Launch a child run of this one, in the same session: ``ctx.run(nb.Shell("make"), timeout="5m")``.
+
+        In a plain function it blocks until the child has ended and returns its CommandResult; an ``async def`` agent gets the handle:
+        ``result = await ctx.run(...)``. A child that fails raises nothing; see its `status`, `output`, `stdout`, `error`. The waiting
+        run lends its place, so that nesting never comes to a standstill. Children are cancelled with their parent, and none outlives it;
+        what they use counts for its budgets. `target`, `options`: as for ``session.launch``, without ``detach``. A child of a plain
+        function begins in its folder and with its environment, and cannot be ``async def``. Raises ConfigError for what cannot be
+        launched, and RuntimeError outside of a run.
+        """
+        if self._launch is None:
+            raise RuntimeError("ctx.run: there is no run that could have children; launch the agent with session.python(...)")
+        return self._launch(target, options)
 
     def _cancel(self) -> None:
         self._cancelled.set()

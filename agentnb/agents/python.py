@@ -15,10 +15,10 @@ import cloudpickle
 
 from agentnb.agents import template
 from agentnb.agents.adapters import Asked, Features
-from agentnb.agents.context import RunContext, Send, takes_context
+from agentnb.agents.context import Launch, RunContext, Send, takes_context
 from agentnb.agents.jsonable import jsonable
 from agentnb.agents.launch import child_work
-from agentnb.agents.python_child import failure
+from agentnb.agents.tracebacks import failure
 from agentnb.commands import Python
 from agentnb.errors import ConfigError
 
@@ -78,15 +78,17 @@ def python_work(spec: Python, *, run_id: str = "", params: Mapping[str, Any] | N
         "run_id": run_id,
         "sources": _sources(spec.function),
     }
-    return child_work("agentnb.agents.python_child", pickle.dumps(call))
+    return child_work("agentnb.agents.python_child", pickle.dumps(call)) | {"children": True}
 
 
-async def host(spec: Python, params: Mapping[str, Any] | None, send: Send, run_id: str = "", attempt: int = 1) -> None:
-    """Await an ``async def`` agent in this process and report to `send`: its result or error, then ``done``.
+async def host(
+    spec: Python, params: Mapping[str, Any] | None, send: Send, run_id: str = "", attempt: int = 1, *, launch: Launch | None = None
+) -> None:
+    """Await an ``async def`` agent in this process and report to `send`: its result or error, then ``done``. `launch`: for child runs.
 
     Raises nothing but CancelledError, after reporting ``cancelled`` and ``done``.
     """
-    context = RunContext(send, run_id=run_id, params=params, attempt=attempt)
+    context = RunContext(send, run_id=run_id, params=params, attempt=attempt, launch=launch)
     try:
         check_call(spec)
         first = (context,) if takes_context(spec.function) else ()

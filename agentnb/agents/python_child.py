@@ -4,32 +4,32 @@ The first SIGTERM sets `ctx.cancelled` and raises SystemExit(143) in the main th
 follows after the grace period. Only the standard library is imported here.
 """
 
-# importing pathlib would cost every child some milliseconds
-# ruff: noqa: PTH120
 from __future__ import annotations
 
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
-from types import FrameType, TracebackType
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import FrameType
 from typing import Any
 
 from agentnb.agents.channel import Channel
-from agentnb.agents.context import RunContext, describe
-from agentnb.agents.jsonable import clean, jsonable
+from agentnb.agents.context import Launch, RunContext
+from agentnb.agents.jsonable import jsonable
 
 #: Exit code of a process that SIGTERM ended, as shells count.
 TERMINATED = 128 + signal.SIGTERM
-_MAX_TRACEBACK = 20_000
+#: What launches child runs; it is of the room above, and so it is named here, not imported.
+_LAUNCHES = "agentnb.notebook.child_runs"
 
 
 def main(body: bytes, channel: Channel) -> int:
     """Run the call that `body` holds; return the exit code."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    context = RunContext(channel.send, attempt=int(os.environ.get("AGENTNB_ATTEMPT", "1")))
+    context = RunContext(channel.send, attempt=int(os.environ.get("AGENTNB_ATTEMPT", "1")), launch=_launcher(channel))
     _watch(context, channel)
     try:
         return _run(body, context, channel)
@@ -38,6 +38,18 @@ def main(body: bytes, channel: Channel) -> int:
         if code == 0:  # a decision to end here, unlike a process that just ends
             channel.send({"t": "result", "output": None})
         return code
+
+
+def _launcher(channel: Channel) -> Launch:
+    """Launches child runs; what it takes is imported when the first one is wanted."""
+    env, known = dict(os.environ), list[Launch]()
+
+    def launch(target: Any, options: Mapping[str, Any]) -> Any:
+        if not known:
+            known.append(import_module(_LAUNCHES).launcher(channel, env))
+        return known[0](target, options)
+
+    return launch
 
 
 def _run(body: bytes, context: RunContext, channel: Channel) -> int:
@@ -49,8 +61,10 @@ def _run(body: bytes, context: RunContext, channel: Channel) -> int:
     except SystemExit:
         raise
     except BaseException as bad:  # noqa: BLE001 - whatever ends the function is the failure of the run
+        from agentnb.agents.tracebacks import failure, text  # most agents do not fail
+
         channel.send(failure(bad, kind))
-        print(_traceback_text(bad), file=sys.stderr, end="")  # noqa: T201 - the run's own stderr
+        print(text(bad), file=sys.stderr, end="")  # noqa: T201 - the run's own stderr
         return 1
     channel.send({"t": "result", "output": output})
     return 0
@@ -103,27 +117,3 @@ def _exit_code(end: SystemExit) -> int:
         return end.code & 0xFF
     print(end.code, file=sys.stderr)  # noqa: T201 - the run's own stderr
     return 1
-
-
-def failure(bad: BaseException, kind: str = "execution_failed") -> dict[str, Any]:
-    """The error report for an exception, its traceback cut to the agent's own frames."""
-    details = {"type": type(bad).__qualname__, "traceback": _traceback_text(bad)}
-    return {"t": "error", "kind": kind, "message": describe(bad), "details": details}
-
-
-def _traceback_text(bad: BaseException) -> str:
-    import traceback
-
-    lines = traceback.format_exception(type(bad), bad, _own(bad.__traceback__))
-    text = clean("".join(lines))
-    half = _MAX_TRACEBACK // 2
-    return text if len(text) <= _MAX_TRACEBACK else f"{text[:half]}\n... ({len(text) - 2 * half} characters left out) ...\n{text[-half:]}"
-
-
-def _own(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this package at its start."""
-    first = trace
-    here = os.path.dirname(__file__)
-    while first is not None and os.path.dirname(first.tb_frame.f_code.co_filename) == here:
-        first = first.tb_next
-    return first

@@ -32,8 +32,11 @@ def main() -> None:
         supervisor = Supervisor(socket.socket(fileno=int(fd)), detached=kind == "detached")
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, supervisor.stop)
         await supervisor.serve()
+        sys.stderr.flush()
+        os._exit(0)  # all is written; a thread that hangs in a file system shall not hold this process
 
     gc.freeze()
+    gc.set_threshold(10_000, 20, 50)  # nearly everything here goes by itself: there are few cycles to look for
     asyncio.run(serve())
 
 

@@ -10,19 +10,25 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentnb.engine.keeping import CUT_SHORT
 from agentnb.errors import StoreError
 from agentnb.events import ArtifactSaved, Json, StepFinished, StepStarted, UsageReported, now_us
 from agentnb.ids import new_id
 from agentnb.states import ErrorKind, StepKind
 
 if TYPE_CHECKING:
+    from agentnb.engine.capture import Stream
     from agentnb.engine.executor import Execution
     from agentnb.engine.outcome import Outcome
 
 _ENDS = {"completed", "failed", "skipped", "cancelled"}
 #: What an agent says freely; a run's secrets are masked in it.
 _FREE = ("name", "input", "output", "error", "message", "details")
-_USAGE = ("input_tokens", "output_tokens", "cost_usd", "tokens_per_s")
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")
+_USAGE = (*_COUNTS, "cost_usd", "tokens_per_s")
+_TEXTS = ("model", "agent_session")
+_MAX_TEXT = 500
+_RATE = "tokens_per_s"
 
 
 #: More tokens, dollars or tokens a second than this are nonsense (so are NaN and negative ones).
@@ -39,16 +45,21 @@ class AgentLog:
         self._root = ""
         self._open: dict[str, str] = {}
         self._usage: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._steps: dict[str, float] = {}
+        self._facts: dict[str, str] = {}
         self._result: list[Any] = []
         self._error: Json | None = None
         self._saving: set[asyncio.Future[None]] = set()
 
     def begin(self, step: str) -> None:
-        """An attempt starts; its steps go below `step`."""
+        """An attempt starts; its steps go below `step`. What earlier ones used stays used."""
+        self._before = self._totals()
         self.hosted_done = False
         self._root = step
         self._open = {}
         self._usage = {}
+        self._steps = {}
         self._result = []
         self._error = None
 
@@ -79,7 +90,8 @@ class AgentLog:
             self._open[name] = step
             parent = self._open.get(str(data.get("parent")), self._root)
             kind = StepKind(data.get("kind", "tool")).value
-            self._of.emit(StepStarted(self._of.run_id, step, kind, str(data.get("name", name)), 1, parent, data.get("input")))
+            shown = str(data.get("name", name))
+            self._of.emit(StepStarted(self._of.run_id, step, kind, shown, self._of.attempt, parent, data.get("input")))
         elif data["status"] in _ENDS:
             step = self._open.pop(name)
             error = {"kind": "execution_failed", "message": str(data["error"])} if data.get("error") else None
@@ -94,6 +106,7 @@ class AgentLog:
                     output=data.get("output"),
                 )
             )
+            self._add_step(data)
         else:
             raise ValueError(f"status {data['status']!r}")
 
@@ -101,9 +114,38 @@ class AgentLog:
         for name in _USAGE:
             if isinstance(value := data.get(name), int | float) and 0 <= value < MAX_USAGE:
                 self._usage[name] = value
-        tokens = {name: int(self._usage[name]) for name in _USAGE[:2] if name in self._usage}
-        rest = {name: float(self._usage[name]) for name in _USAGE[2:] if name in self._usage}
-        self._of.emit(UsageReported(self._of.run_id, **tokens, **rest))  # type: ignore[arg-type]
+        for name in _TEXTS:
+            if isinstance(text := data.get(name), str) and text:
+                self._facts[name] = self._of.masked(text)[:_MAX_TEXT]
+        self._tell_usage()
+
+    def _totals(self) -> dict[str, float]:
+        """What the run used in all its attempts; the speed is that of the current one."""
+        rate = {name: self._usage[name] for name in (_RATE,) if name in self._usage}
+        counts = [name for name in _USAGE if name != _RATE and (name in self._usage or name in self._before)]
+        return {name: self._before.get(name, 0) + self._usage.get(name, 0) for name in counts} | rate
+
+    def _tell_usage(self) -> None:
+        totals = {name: int(value) if name in _COUNTS else float(value) for name, value in self._totals().items()}
+        self._of.emit(UsageReported(self._of.run_id, **totals, **self._facts))  # type: ignore[arg-type]
+        self._of.used(sum(int(value) for name, value in totals.items() if name.endswith("_tokens")), totals.get("cost_usd", 0.0))
+
+    def _add_step(self, data: Json) -> None:
+        """The steps of an agent that says nothing of the whole are its use; of one that does, they are a part of it."""
+        tokens = data["tokens"] if isinstance(data.get("tokens"), dict) else {}
+        found = {f"{name}_tokens": value for name, value in tokens.items()} | {"cost_usd": data.get("cost_usd")}
+        more = False
+        for name, value in found.items():
+            if name in _USAGE and isinstance(value, int | float) and 0 < value < MAX_USAGE:
+                self._steps[name] = self._steps.get(name, 0) + value
+                if self._steps[name] > self._usage.get(name, 0):
+                    self._usage[name] = self._steps[name]
+                    more = True
+        if more:
+            self._tell_usage()
+
+    def _on_warning(self, data: Json) -> None:
+        self._of.warn(str(data["text"])[:2000])
 
     def _on_result(self, data: Json) -> None:
         self._result = [data["output"]]
@@ -128,6 +170,19 @@ class AgentLog:
         else:
             self._start(self.keep_file(name, Path(self._of.work["cwd"]) / data["path"], kind))
 
+    async def keep_stream(self, name: str, stream: Stream) -> None:
+        """Keep a finished stream as an artifact: its file becomes the artifact's. A disk that refuses costs a warning."""
+        blobs = self._of.store.blobs
+        try:
+            if stream.path is None:
+                checksum, size = await asyncio.to_thread(blobs.put_bytes, stream.content())
+            else:
+                checksum, size = await asyncio.to_thread(blobs.adopt, stream.path)
+        except StoreError as bad:
+            self._of.warn(str(bad))
+        else:
+            self._saved(name, checksum, size, "application/x-ndjson")
+
     def _start(self, saving: Awaitable[None]) -> None:
         task = asyncio.ensure_future(saving)
         self._saving.add(task)
@@ -141,12 +196,16 @@ class AgentLog:
         try:
             if path.exists() and not path.is_file():  # reading a pipe or a device might never end
                 raise StoreError(f"{path} cannot be kept as an artifact: it is no plain file")
-            return self._of.store.blobs.put_file(path)
+            return self._of.store.blobs.put_file(path, lambda: self._of.keeping.hurried)
         except ValueError as bad:
             raise StoreError(f"{str(path)!r} cannot be kept as an artifact: {bad}") from None
 
     async def _keep_bytes(self, name: str, data: bytes, content_type: str | None) -> None:
         checksum, size = await asyncio.to_thread(self._of.store.blobs.put_bytes, data)
+        self._saved(name, checksum, size, content_type)
+
+    def saved(self, name: str, checksum: str, size: int, content_type: str) -> None:
+        """Record an artifact whose bytes are in the store already."""
         self._saved(name, checksum, size, content_type)
 
     def _saved(self, name: str, checksum: str, size: int, content_type: str | None) -> None:
@@ -168,16 +227,19 @@ class AgentLog:
         """The attempt is over: wait for artifacts, take over result and error, close the steps that were left open."""
         while self._saving:
             saving, self._saving = self._saving, set()
-            for done in await asyncio.gather(*saving, return_exceptions=True):
-                if isinstance(done, BaseException):
-                    kind = "artifact_error" if isinstance(done, StoreError) else "runtime_error"
-                    outcome.fail(kind, str(done))
+            await self._of.keeping.see_through(saving)
+            for done in saving:
+                bad = None if done.cancelled() else done.exception()
+                if done.cancelled() or (bad is not None and self._of.keeping.hurried):
+                    self._of.warn(CUT_SHORT)
+                elif bad is not None:
+                    outcome.fail("artifact_error" if isinstance(bad, StoreError) else "runtime_error", str(bad))
         if self._result:
             outcome.output, outcome.output_source = self._result[0], "returned"
         elif self._error is None and self._of.work.get("channel"):
             outcome.fail("execution_failed", "the process ended without returning")
         own = outcome.ok or (outcome.error is not None and outcome.error["kind"] == "execution_failed")  # else it was stopped
-        if self._error is not None and own and outcome.signal is None:
+        if self._error is not None and own and (outcome.ok or outcome.signal is None):
             outcome.status = "cancelled" if self._error["kind"] == "cancelled" else "failed"
             outcome.error = self._error
         status = "completed" if outcome.ok else outcome.status
@@ -189,7 +251,7 @@ class AgentLog:
         """The tokens to show on the attempt's own step."""
         if step != self._root or not self._usage:
             return None
-        found = {name.removesuffix("_tokens"): int(self._usage[name]) for name in _USAGE[:2] if name in self._usage}
+        found = {name.removesuffix("_tokens"): int(self._usage[name]) for name in _COUNTS[:4] if name in self._usage}
         return found or None
 
     def cost(self, step: str) -> float | None:

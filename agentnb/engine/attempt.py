@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
 from agentnb.engine.limits import LimitWatch, Sample
-from agentnb.engine.process import Child, Exit, Limited, Spawner, SpawnerDied, StartFailed, memfd
+from agentnb.engine.process import Child, Exit, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
 from agentnb.engine.reports import ReportLines
 from agentnb.engine.stop import Stop
 from agentnb.events import Json
 
+if TYPE_CHECKING:
+    from agentnb.engine.parsing import Parsing
+
 #: How long pipes that somebody outside of the tree still holds are read after the tree's end.
 HELD_PIPE_S = 0.5
+#: A command that runs longer than this has its pipes watched; what a shorter one prints is read at its end.
+LISTEN_AFTER_S = 0.005
 #: After SIGKILL a process that does not go (stuck in the kernel) is waited for this long.
 UNKILLABLE_S = 10.0
+#: An agent that has told its result gets this long to exit.
+LINGER_S = 30.0
 CHANNEL_FD, PAYLOAD_FD = 3, 4
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
+_TOO_MANY = "too many files are open for its pipes; lower max_parallel, or raise the limit (ulimit -n) before the kernel starts"
 #: So many reads of 64 KiB empty a pipe.
 _PIPE_READS = 32
 
@@ -47,7 +58,12 @@ class EarlyInput:
 
 @dataclass(slots=True)
 class Plan:
-    """What to start. `stdin`: text, None (empty) or True (stays open), or `stdin_file`. `on_report`: opens a channel for reports."""
+    """What to start. `stdin`: text, None (empty) or True (stays open), or `stdin_file`. `on_report`: opens a channel for reports.
+
+    `answers`: the channel goes both ways.
+
+    `parsing`: takes stdout instead of the output.
+    """
 
     argv: list[str]
     cwd: str
@@ -60,13 +76,18 @@ class Plan:
     grace_s: float = 5.0
     payload: bytes | None = None
     on_report: Callable[[Json], None] | None = None
+    answers: bool = False
     limits: LimitWatch | None = None
+    parsing: Parsing | None = None
     early: list[EarlyInput] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Ended:
-    """How it went. Exactly one of `exit`, `failure` and `stop` says why it ended; `exit` may be there beside `stop`."""
+    """How it went. Exactly one of `exit`, `failure` and `stop` says why it ended; `exit` may be there beside `stop`.
+
+    `overdue`: it had told its result, and had to be ended because it did not exit.
+    """
 
     exit: Exit | None = None
     stop: Stop | None = None
@@ -75,6 +96,7 @@ class Ended:
     usage: Json = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     bad_reports: int = 0
+    overdue: bool = False
 
 
 class Attempt:
@@ -95,8 +117,11 @@ class Attempt:
         self._stop: Stop | None = None
         self._lost = False
         self._drains: list[Drain] = []
-        self._channel: _Channel | None = None
+        self._channel: ReportReader | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._overdue = False
         self.stdin: Stdin | None = None
+        self._answers: Stdin | None = None
 
     def stop(self, why: Stop) -> None:
         """End it; the first reason stays, the shortest grace counts."""
@@ -106,6 +131,18 @@ class Attempt:
             self._stop = why
             if not self._changed.done():
                 self._changed.set_result(None)
+
+    def overdue_in(self, seconds: float) -> None:
+        """It told its result: end it after this long, unless it exits; that is no failure. Said again, the time begins anew."""
+        if self._linger is not None:
+            self._linger.cancel()
+        if not self._exited.done():
+            self._linger = self._loop.call_later(seconds, self._is_overdue)
+
+    def _is_overdue(self) -> None:
+        if not self._changed.done():
+            self._overdue = True
+            self._changed.set_result(None)
 
     def lost(self, why: Stop) -> None:
         """The spawner died, and the process with it: end without a ladder."""
@@ -133,26 +170,28 @@ class Attempt:
         except BaseException:
             await self._drained()
             raise
-        timers = [self._loop.call_later(SPILL_AFTER_S, self._spill)]
+        timers = [self._loop.call_later(LISTEN_AFTER_S, self._listen), self._loop.call_later(SPILL_AFTER_S, self._spill)]
         if self._plan.timeout_s is not None:
             timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
         try:
             self._on_start(child.pid)
             return await self._see_to_the_end(child)
         finally:
-            for timer in timers:
-                timer.cancel()
+            for timer in (*timers, self._linger):
+                if timer is not None:
+                    timer.cancel()
             await self._drained()
             self._spawner.forget(child)
 
     async def _start(self) -> Child:
-        """Open the pipes and spawn. Raises StartFailed, SpawnerDied, or OSError when pipes cannot be had."""
+        """Open the pipes and spawn. Raises StartFailed, SpawnerDied, or OSError."""
         fds: list[int] = []
         try:
             targets, env = self._open_pipes(fds)
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
+        except BaseException as bad:
+            close_all(fds)
+            if isinstance(bad, OSError) and bad.errno in _NO_FILES:
+                raise StartFailed(_TOO_MANY, "", bad.errno) from None
             raise
         plan = self._plan
         return await self._spawner.spawn(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_exit, self._limited())
@@ -173,15 +212,17 @@ class Attempt:
         plan, targets, env = self._plan, list[int](), dict(self._plan.env)
         fds.append(self._open_stdin())
         for name in ("stdout", "stderr"):
-            if plan.capture in (name, "both", "structured"):
+            tapped = plan.parsing is not None and name == "stdout"
+            if tapped or plan.capture in (name, "both", "structured"):
                 ours, theirs = os.pipe2(os.O_CLOEXEC)
-                self._drains.append(Drain(self._loop, ours, self._out.streams[name], self._on_trouble))
+                stream = plan.parsing.tap if tapped and plan.parsing is not None else self._out.streams[name]
+                self._drains.append(Drain(self._loop, ours, stream, self._on_trouble))
                 fds.append(theirs)
             else:
-                fds.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+                fds.append(nothing())
         if plan.on_report is not None:
-            ours, theirs = os.pipe2(os.O_CLOEXEC)
-            self._channel = _Channel(self._loop, ours, plan.on_report)
+            ours, theirs = self._open_channel() if plan.answers else os.pipe2(os.O_CLOEXEC)
+            self._channel = ReportReader(self._loop, ours, plan.on_report)
             fds.append(theirs)
             targets.append(CHANNEL_FD)
             env["AGENTNB_CHANNEL_FD"] = str(CHANNEL_FD)
@@ -191,9 +232,20 @@ class Attempt:
             env["AGENTNB_PAYLOAD_FD"] = str(PAYLOAD_FD)
         return targets, env
 
+    def _open_channel(self) -> tuple[int, int]:
+        """A channel that goes both ways: our end and the child's."""
+        ours, theirs = (end.detach() for end in socket.socketpair())
+        self._answers = Stdin(self._loop, os.dup(ours))
+        return ours, theirs
+
+    def answer(self, data: bytes) -> None:
+        """Write to the agent's process by the channel, if it goes both ways and is open."""
+        if self._answers is not None:
+            self._answers.write(data)
+
     def _open_stdin(self) -> int:
         if self._plan.stdin is None:
-            return os.open(self._plan.stdin_file or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._plan.stdin_file, os.O_RDONLY | os.O_CLOEXEC) if self._plan.stdin_file else nothing()
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self.stdin = Stdin(self._loop, ours)
         while self._plan.early:
@@ -206,16 +258,20 @@ class Attempt:
         ended = Ended()
         await self._changed
         if not self._lost and (child.exit is None or child.exit.orphans):
-            left = len(child.exit.orphans) if child.exit else 0
+            left, outlived = 0, child.exit is not None
             with suppress(SpawnerDied):  # all was ended with it; `lost` says so
-                await self._ladder(child, ended)
-            if left and self._stop is None:
+                left = await self._ladder(child, ended)
+            if left and outlived and self._stop is None:
                 ended.warnings.append(f"background processes that outlived the command were ended: {left}")
         if not self._exited.done():
             await asyncio.wait([self._exited], timeout=UNKILLABLE_S)
         for drain in self._drains:
             drain.catch_up()
+            drain.listen()  # if somebody else still holds it
         ended.exit, ended.stop = child.exit, self._stop
+        ended.overdue = self._overdue and self._stop is None
+        if ended.overdue:
+            ended.warnings.append("it did not exit after its result; it was ended")
         end = child.exit.at if child.exit else self._loop.time()
         ended.run_s = max(end - child.started_at, 0.0)
         await self._drained(ended)
@@ -224,9 +280,10 @@ class Attempt:
             ended.stop = self._plan.limits.check_end(ended.usage)
         return ended
 
-    async def _ladder(self, child: Child, ended: Ended) -> None:
-        """SIGTERM to all, the grace, then SIGKILL to all that is left, until nothing is."""
+    async def _ladder(self, child: Child, ended: Ended) -> int:
+        """SIGTERM to all, the grace, then SIGKILL to all that is left, until nothing is; returns how many there were."""
         pids = await self._spawner.signal(child, signal.SIGTERM)
+        there = len(pids)
         if pids:  # a stopped process only sees SIGTERM when it goes on
             await self._spawner.signal(child, signal.SIGCONT)
         pids = await self._gone(child, lambda: self._plan.grace_s, pids)
@@ -235,7 +292,8 @@ class Attempt:
             pids = await self._spawner.signal(child, signal.SIGKILL)
             pids = await self._gone(child, lambda: 0.1, pids)
         if pids:
-            ended.warnings.append(f"processes {', '.join(map(str, pids))} could not be ended by SIGKILL: they are stuck in the kernel")
+            ended.warnings.append(f"processes {', '.join(map(str, pids[:20]))} could not be ended by SIGKILL: they are stuck in the kernel")
+        return there
 
     async def _gone(self, child: Child, within_s: Callable[[], float], pids: list[int]) -> list[int]:
         """Wait until the tree is empty, at most `within_s` (which may shrink meanwhile); return who is left."""
@@ -262,8 +320,9 @@ class Attempt:
             self._channel.stop()
             if ended is not None:
                 ended.bad_reports = self._channel.lines.bad
-        if self.stdin is not None:
-            self.stdin.close()
+        for pipe in (self.stdin, self._answers):
+            if pipe is not None:
+                pipe.close()
 
     async def _wait_for_disk(self) -> None:
         """A full disk holds the end of the output back: wait for room, unless the run is told to stop."""
@@ -271,29 +330,39 @@ class Attempt:
             waiting = [drain.done for drain in self._drains if drain.troubled]
             await asyncio.wait(waiting, timeout=0.2)
 
+    def _listen(self) -> None:
+        for drain in self._drains:
+            drain.listen()
+
     def _spill(self) -> None:
         with suppress(OSError):  # the drain meets the same fault and reports it
             self._out.spill()
+            if self._plan.parsing is not None:
+                self._plan.parsing.spill()
 
     def _time_out(self) -> None:
+        if self._linger is not None:  # its result is there; it shall not be lost for the process that stays
+            self._is_overdue()
+            return
         self.stop(Stop("timeout", "timeout", f"it was still running after {self._plan.timeout_s:g} s", {"timeout_s": self._plan.timeout_s}))
 
     def _usage(self, child: Child, run_s: float) -> Json:
         if child.exit is None:
             return {"wall_time": run_s}
         end = child.exit
-        largest = max([end.peak_memory_bytes, *(memory for _, memory, _, _ in child.extra)])
+        extra = child.extra
+        largest = max(end.peak_memory_bytes, extra.peak_memory_bytes)
         is_bound = largest <= end.floor_bytes
         # A sample is a lower bound of the truth, and all there is for trees smaller than the spawner, or several processes at once.
         sampled = bool(end.tree_peak_bytes) and (is_bound or end.tree_peak_bytes > largest)
         return {
             "wall_time": run_s,
-            "cpu_time": end.cpu_s + sum(cpu for cpu, _, _, _ in child.extra),
+            "cpu_time": end.cpu_s + extra.cpu_s,
             "peak_memory_bytes": end.tree_peak_bytes if sampled else largest,
             "peak_memory_is_bound": is_bound and not sampled,
-            "disk_read_bytes": _total(end.read_bytes, [read for _, _, read, _ in child.extra]),
-            "disk_write_bytes": _total(end.write_bytes, [written for _, _, _, written in child.extra]),
-            "processes": max(end.seen, 1 + len(child.extra)),
+            "disk_read_bytes": None if end.read_bytes is None else end.read_bytes + extra.read_bytes,
+            "disk_write_bytes": None if end.write_bytes is None else end.write_bytes + extra.write_bytes,
+            "processes": max(end.seen, 1 + extra.count),
             "measured_by": _SAMPLED if sampled else _MEASURED,
         }
 
@@ -301,17 +370,13 @@ class Attempt:
 _MEASURED = {
     "cpu_time": "wait4",
     "peak_memory_bytes": "wait4, largest process",
-    "disk": "/proc/PID/io at exit",
+    "disk": "wait4, in blocks",
     "processes": "seen in samples or reaped",
 }
 _SAMPLED = _MEASURED | {"peak_memory_bytes": "sum of the tree, sampled"}
 
 
-def _total(main: int | None, others: list[int | None]) -> int | None:
-    return None if main is None else main + sum(other or 0 for other in others)
-
-
-class _Channel:
+class ReportReader:
     """Reads the report lines of an agent process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, on_report: Callable[[Json], None]) -> None:
@@ -328,6 +393,8 @@ class _Channel:
             data = os.read(self._fd, 1 << 16)
         except BlockingIOError:
             return False
+        except ConnectionError:  # a socket whose other end was closed before all was read there
+            data = b""
         for report in self.lines.feed(data or b"\n"):
             self._on_report(report)
         if not data:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agentnb.engine.masking import Masker
 
@@ -27,11 +27,19 @@ _CHUNK = 256 * 1024
 #: After this much of one stream the loop gets its turn: a flood must not delay the other runs.
 _TURN = 4
 _RETRY_DISK_S = 0.5
+#: So many pieces of a run's output have their place and time known; so many of them for the sake of the time.
+_PIECES, _MOMENTS = 1000, 500
+_LATE_US = 100_000
 
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
 _buffer = bytearray(_CHUNK)
 _view = memoryview(_buffer)
+
+
+def _pause_us(since_first_us: int) -> int:
+    """How long a piece of output may last: the longer the run, the fewer pieces."""
+    return max(_LATE_US, since_first_us // 50)
 
 
 class Tail:
@@ -56,6 +64,10 @@ class Tail:
             self._size -= len(self._pieces.popleft()[1])
             self._cut = True
 
+    def order(self) -> list[list[Any]]:
+        """The pieces as [stream, bytes]."""
+        return [[stream, len(data)] for stream, data in self._pieces]
+
     def pieces(self) -> list[tuple[str, bytes]]:
         """The pieces; a stream's first one begins after the rest of a character whose beginning went."""
         found = list(self._pieces)
@@ -69,6 +81,8 @@ class Tail:
 
 class Stream:
     """One output stream of one attempt."""
+
+    turn = _TURN
 
     def __init__(self, name: str, folder: Path, file_name: str, out: Output) -> None:
         """`folder` is made when the stream has to go to a file."""
@@ -150,6 +164,17 @@ class Stream:
         """All of it."""
         return bytes(self._kept) if self.path is None else self.path.read_bytes()
 
+    def end_text(self, size: int) -> str:
+        """The last `size` bytes of it as text; "" when they cannot be read."""
+        if self.path is None:
+            return self._kept[-size:].decode("utf-8", "replace")
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, self.path.stat().st_size - size))
+                return file.read(size).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
     def record(self, root: Path) -> dict[str, Any]:
         """What the history keeps: {"size", "text", "path"}; the path is relative to the store."""
         path = str(self.path.relative_to(root)) if self.path else None
@@ -186,10 +211,11 @@ class Output:
     def seen(self, stream: str, data: bytes | memoryview) -> None:
         """A stream has kept a piece: note its place, pass it on, mind the bound."""
         self.tail.add(stream, data)
-        if self._order and self._order[-1][0] == stream:
-            self._order[-1][1] += len(data)
-        elif len(self._order) < 1000:
-            self._order.append([stream, len(data), time.time_ns() // 1000])
+        order, now = self._order, time.time_ns() // 1000
+        if order and order[-1][0] == stream and (len(order) >= _MOMENTS or now - order[-1][2] < _pause_us(now - order[0][2])):
+            order[-1][1] += len(data)
+        elif len(order) < _PIECES:
+            order.append([stream, len(data), now])
         if self._on_data is not None:
             self._on_data(stream, bytes(data))
         if self._max is not None and self._on_limit is not None:
@@ -199,8 +225,16 @@ class Output:
                 self._on_limit(size)
 
     def order(self) -> list[list[Any]] | None:
-        """How the streams interleave: [stream, bytes, microseconds of its first byte]; None when only one was written to."""
-        return self._order if len({stream for stream, *_ in self._order}) > 1 else None
+        """The output piece by piece: [stream, bytes, microseconds of its first byte]; None when there is but one, and it came just now.
+
+        A piece ends where the other stream goes on, and, so that a replay has the pace, after a while.
+        """
+        order = self._order
+        return order if len(order) > 1 or (order and time.time_ns() // 1000 - order[0][2] > _LATE_US) else None
+
+    def last_order(self) -> list[list[Any]] | None:
+        """The last pieces, [stream, bytes], where the order of all is not known; else None."""
+        return self.tail.order() if len(self._order) >= _PIECES else None
 
     def spill(self) -> None:
         """Put both streams on disk as far as they are, and what comes from now on at once."""
@@ -209,10 +243,28 @@ class Output:
             stream.spill()
 
 
+class Taker(Protocol):
+    """Where a pipe's bytes go: a Stream, or what does as one (see Stream for each of these). `turn`: pieces it takes at a time."""
+
+    turn: int
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Keep the next bytes."""
+
+    def spill(self) -> None:
+        """Put what is in memory into the file."""
+
+    def end(self) -> None:
+        """No more comes."""
+
+    def abandon(self) -> int:
+        """Close the file although bytes are left."""
+
+
 class Drain:
     """Reads one pipe into one stream until its end. `done` is set then."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, stream: Stream, on_trouble: Callable[[str | None], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, stream: Taker, on_trouble: Callable[[str | None], None]) -> None:
         """Own `fd`. `on_trouble` hears why writing fails, and None when it works again."""
         self._loop = loop
         self._fd = fd
@@ -221,13 +273,21 @@ class Drain:
         self.troubled = False
         self._retry: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[None] = loop.create_future()
+        self._listening = False
         os.set_blocking(fd, False)
+
+    def listen(self) -> None:
+        """Read whenever there is something to be read. Until then the pipe holds it; most commands end before."""
+        if self._fd < 0 or self._listening:
+            return
+        self._listening = True
         with suppress(OSError):  # over the user's quota of pipe memory: the default size works too
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        loop.add_reader(fd, self._readable)
+            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        if not self.troubled:
+            self._loop.add_reader(self._fd, self._readable)
 
     def _readable(self) -> None:
-        for _ in range(_TURN):
+        for _ in range(self._stream.turn):
             try:
                 size = os.readv(self._fd, [_buffer])
             except BlockingIOError:
@@ -251,7 +311,7 @@ class Drain:
 
     def _pause(self, bad: OSError) -> None:
         """The disk refuses: stop reading (the child waits on its pipe) and try again soon."""
-        if self._fd >= 0:
+        if self._fd >= 0 and self._listening:
             self._loop.remove_reader(self._fd)
         if not self.troubled:
             self.troubled = True
@@ -270,6 +330,7 @@ class Drain:
             return
         self.troubled = False
         self._on_trouble(None)
+        self._listening = True
         self._loop.add_reader(self._fd, self._readable)
 
     def _finish(self) -> None:
@@ -281,7 +342,8 @@ class Drain:
     def _close_pipe(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            self._loop.remove_reader(fd)
+            if self._listening:
+                self._loop.remove_reader(fd)
             os.close(fd)
 
     def stop(self) -> int:

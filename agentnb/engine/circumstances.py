@@ -14,6 +14,7 @@ from agentnb.engine.work import Work
 from agentnb.events import Json
 
 _HOST = socket.gethostname()
+_PID = os.getpid()
 _PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
@@ -98,7 +99,7 @@ def metadata(work: Work, environment: Mapping[str, str], started_at: int | None,
         "started_at": started_at,
         "completed_at": completed_at,
         "hostname": _HOST,
-        "parent_pid": os.getpid(),
+        "parent_pid": _PID,
         "working_directory": work["cwd"],
         "environment_hash": _environment_hash(work, environment),
         "git_commit": git_commit(work["cwd"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from agentnb import requests, wire
 from agentnb.engine.door import knock
 from agentnb.engine.interrupts import Deferred
 from agentnb.errors import RuntimeUnavailable
-from agentnb.events import Json, Message, Ready, Reply, StoreTrouble
+from agentnb.events import BudgetSpent, Json, Message, Ready, Reply, RunQueued, StoreTrouble
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _MAIN = Path(__file__).with_name("__main__.py")
@@ -89,6 +90,8 @@ class Client:
         self._spawner = -1
         self.alive = True
         self.trouble: dict[str, str] = {}
+        self.budgets: dict[str, BudgetSpent] = {}
+        self._adopters: dict[str, Callable[[Json], Listener | None]] = {}
         self.ready: concurrent.futures.Future[int] = concurrent.futures.Future()
         self.gone: concurrent.futures.Future[str] = concurrent.futures.Future()
 
@@ -192,6 +195,10 @@ class Client:
         """Who listens for the run."""
         return self._listeners.get(run_id)
 
+    def adopt_for(self, session_id: str, adopter: Callable[[Json], Listener | None]) -> None:
+        """Runs of this session that are launched elsewhere, by agents, are handed to `adopter`; what it returns listens to them."""
+        self._adopters[session_id] = adopter
+
     def ignore(self, run_id: str) -> None:
         """Nobody listens for this run any more."""
         self._listeners.pop(run_id, None)
@@ -223,27 +230,38 @@ class Client:
         run_id = getattr(message, "run_id", None)
         if run_id is not None:
             listener = self._listeners.get(run_id)
-            if listener is not None:
+            if listener is None and isinstance(message, RunQueued):
+                self._adopt(message.run)
+            elif listener is not None:
                 if message.type == "run_finished":
                     del self._listeners[run_id]
                 listener.on_event(message)
         elif isinstance(message, Reply):
             self._reply(message)
+        elif isinstance(message, BudgetSpent):
+            self.budgets[message.scope_id] = message
         elif isinstance(message, StoreTrouble):
             self._note_trouble(message)
         elif isinstance(message, Ready):
             self._watch_spawner(message.spawner)
-            if self.ready.done():
-                return
-            if message.version != requests.PROTOCOL_VERSION:
-                self.ready.set_exception(
-                    RuntimeError(
-                        f"it speaks version {message.version} of agentnb's protocol, this process {requests.PROTOCOL_VERSION}: "
-                        "use the agentnb that it was started with"
-                    )
-                )
-                return
+            if not self.ready.done():
+                self._greeted(message)
+
+    def _greeted(self, message: Ready) -> None:
+        if message.version == requests.PROTOCOL_VERSION:
             self.ready.set_result(message.pid)
+            return
+        self.ready.set_exception(
+            RuntimeError(
+                f"it speaks version {message.version} of agentnb's protocol, this process {requests.PROTOCOL_VERSION}: "
+                "use the agentnb that it was started with"
+            )
+        )
+
+    def _adopt(self, run: Json) -> None:
+        adopter = self._adopters.get(run["session_id"])
+        if adopter is not None and (listener := adopter(run)) is not None:
+            self.listen(run["id"], listener)
 
     def _reply(self, reply: Reply) -> None:
         future = self._replies.pop(reply.request_id, None)
@@ -273,13 +291,22 @@ class Client:
             self._spawner_ended(why)
             return
         # Its spawner is ending what it left behind just now: a run is over when its processes are.
-        timer = self._loop.call_later(_LAST_PROCESSES_S, self._spawner_ended, why)
+        self._signal_spawner(signal.SIGCONT)  # in case that somebody stopped it
+        timer = self._loop.call_later(_LAST_PROCESSES_S, self._spawner_is_late, why)
 
         def ended() -> None:
             timer.cancel()
             self._spawner_ended(why)
 
         self._loop.add_reader(self._spawner, ended)
+
+    def _signal_spawner(self, signo: int) -> None:
+        with suppress(OSError):  # it has ended
+            signal.pidfd_send_signal(self._spawner, signo)
+
+    def _spawner_is_late(self, why: str) -> None:
+        self._signal_spawner(signal.SIGKILL)  # the recovery of the history ends what it had
+        self._spawner_ended(why)
 
     def _spawner_ended(self, why: str) -> None:
         self._watch_spawner(0)

@@ -3,61 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Callable
-from glob import glob
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agentnb.engine import retry
 from agentnb.engine.agent_log import AgentLog
-from agentnb.engine.attempt import Attempt, EarlyInput, Ended, Plan
+from agentnb.engine.attempt import LINGER_S, Attempt, EarlyInput, Ended, Plan
 from agentnb.engine.capture import Output
 from agentnb.engine.checking import Checking
 from agentnb.engine.checkout import TIMEOUT_S as GIT_TIMEOUT_S
+from agentnb.engine.children import Children
 from agentnb.engine.circumstances import metadata
 from agentnb.engine.handlers import Handlers
+from agentnb.engine.host import Host
 from agentnb.engine.hosted import Hosted
-from agentnb.engine.limits import LimitWatch
+from agentnb.engine.keeping import Keeping
 from agentnb.engine.masking import Masker
-from agentnb.engine.outcome import Outcome, judge
-from agentnb.engine.process import Spawner, SpawnerDied
+from agentnb.engine.outcome import Outcome
+from agentnb.engine.process import SpawnerDied
+from agentnb.engine.spawned import Spawned
 from agentnb.engine.stop import Stop
-from agentnb.engine.work import Work
+from agentnb.engine.work import RetryPlan, Work
 from agentnb.errors import StoreError
 from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 
-#: At most this many files are kept as artifacts of one run.
-MAX_ARTIFACTS = 1000
+if TYPE_CHECKING:
+    from agentnb.engine.replay import Replay
+    from agentnb.engine.workspace import Place
+
 #: At most this many different warnings are kept of one run: an agent can cause any number.
 MAX_WARNINGS = 100
-
-
-class Host(Protocol):
-    """What an execution needs from the supervisor."""
-
-    store: Store
-
-    def emit(self, event: Message) -> None:
-        """Record an event and pass it on."""
-
-    def tell(self, message: Message) -> None:
-        """Send a signal to the client."""
-
-    def spawner(self) -> Spawner:
-        """The live spawner."""
-
-    def environment(self, env_id: int) -> dict[str, str]:
-        """The environment that the client sent under this number."""
-
-    def output(self, run_id: str, stream: str, data: bytes) -> None:
-        """A watched run printed something."""
-
-    def git_dirty(self, work: Work) -> asyncio.Future[bool | None]:
-        """Begin to find out whether the checkout that the work is done in differs from its commit."""
 
 
 class Execution:
@@ -68,15 +46,17 @@ class Execution:
         self.run = run
         self.work = work
         self.run_id: str = run["id"]
-        self._host = host
+        self.host = host
         self.folder = host.store.run_dir(self.run_id)
         self._stop: Stop | None = None
         self._current: Attempt | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self.early: list[EarlyInput] = []
         self._hosted = Hosted(self)
+        self._spawned = Spawned(self)
         self.out: Output | None = None
         self.agent = AgentLog(self)
+        self.children: Children | None = None
         self._warnings: list[str] = []
         self._started_at: int | None = None
         self._pid: int | None = work.get("pid")
@@ -85,6 +65,10 @@ class Execution:
         self.secrets = [secret for secret in work["secrets"] if secret]
         self._masker = Masker(self.secrets) if self.secrets else None
         self._ending = False
+        self._replay: Replay | None = None
+        self.workspace = self._own_workspace() if "workspace" in work else None
+        self.kept_files: set[str] = set()
+        self._keeping: Keeping | None = None
         self.abandoned = False
         self.watched = False
 
@@ -92,6 +76,13 @@ class Execution:
     def stopping(self) -> Stop | None:
         """Why it is being ended from outside, if it is."""
         return self._stop
+
+    @property
+    def keeping(self) -> Keeping:
+        """What keeps its artifacts; made when there is something to keep."""
+        if self._keeping is None:
+            self._keeping = Keeping(self)
+        return self._keeping
 
     # --- what may happen to it from outside
 
@@ -103,6 +94,10 @@ class Execution:
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
         self._hosted.wake()
+        if self.children is not None:
+            self.children.stop(why)
+        if self._keeping is not None:
+            self._keeping.stop(why)
         if self._current is not None:
             self._current.stop(why)
 
@@ -116,7 +111,47 @@ class Execution:
         kind = data.get("t")
         if kind in ("done", "cancelled"):
             self._hosted.wake()
+        if kind == "launch" and self.work.get("children"):
+            self.own_children().take(data)
+            return
         self.agent.take(data)
+
+    # --- child runs, and what was used
+
+    def own_children(self) -> Children:
+        """Its child runs; a place for them is made when the first one comes."""
+        if self.children is None:
+            self.children = Children(self)
+        return self.children
+
+    def adopt(self, run_id: str) -> bool:
+        """Take a run for a child that ends with this one; False when it is too late."""
+        if self._ending or self._stop is not None:
+            return False
+        self.own_children().adopt(run_id)
+        return True
+
+    def launch_child(self, run: Json, work: Work) -> None:
+        """Launch a run for the agent."""
+        self.host.launch_child(run, work)
+
+    def stop_child(self, run_id: str, why: Stop) -> None:
+        """End a child run."""
+        self.host.stop(run_id, why)
+
+    def answer(self, data: bytes) -> None:
+        """Write to the agent's process; nobody may be there to read it."""
+        if self._current is not None:
+            self._current.answer(data)
+
+    def used(self, tokens: int, cost_usd: float) -> None:
+        """The run has used so much so far, in all its attempts."""
+        self.host.used(self.run_id, tokens, cost_usd)
+
+    def overdue_soon(self) -> None:
+        """The current process has told its result: it shall exit."""
+        if self._current is not None:
+            self._current.overdue_in(self.work.get("linger_s", LINGER_S))
 
     def send(self, given: EarlyInput) -> None:
         """Write to its stdin, now or as soon as there is one."""
@@ -130,11 +165,11 @@ class Execution:
 
     def tell(self, message: Message) -> None:
         """Send a signal to the client that launched it."""
-        self._host.tell(message)
+        self.host.tell(message)
 
     def emit(self, event: Message) -> None:
         """Record an event of this run."""
-        self._host.emit(event)
+        self.host.emit(event)
 
     def masked(self, data: Any) -> Any:
         """JSON data, or None, without this run's secrets."""
@@ -155,7 +190,7 @@ class Execution:
     @property
     def store(self) -> Store:
         """Where its artifacts go."""
-        return self._host.store
+        return self.host.store
 
     def add_output(self, stream: str, data: bytes) -> None:
         """Output that comes in reports instead of a pipe."""
@@ -175,16 +210,20 @@ class Execution:
     async def go(self) -> None:
         """Run it to its end and emit RunFinished; never raises."""
         try:
-            outcome, attempts = await self._attempts()
+            outcome, attempts = await (self._replayed() if self.work["kind"] == "replay" else self._attempts())
         except Exception as bad:  # noqa: BLE001 - a fault of ours must end the run, not the supervisor
             outcome, attempts = Outcome(), 1
             outcome.fail("runtime_error", f"agentnb failed: {type(bad).__name__}: {bad}", "internal_error")
         self._ending = True
+        if self.children is not None:
+            await self.children.end()
         for given in self.early:
             given.settle("it ended before it could read that")
         try:
             await self._keep_artifacts(outcome)
             await Handlers(self, outcome, attempts).run()
+            if self.workspace is not None:
+                await self.workspace.finish(outcome)
             await self._wait_for_git()
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed after the run: {type(bad).__name__}: {bad}")
@@ -192,11 +231,19 @@ class Execution:
             outcome.status = "cancelled"  # there is no way from pending to interrupted; the error says by what
         try:
             finished = self._finished(outcome, attempts)
+            if self._replay is not None:
+                finished = self._replay.finished(finished)
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed to describe the run: {type(bad).__name__}: {bad}")
             error = self._masked_error(outcome.error)
             finished = RunFinished(self.run_id, outcome.status, error=error, attempts=attempts, detail={"warnings": self._warnings})
         self.emit(finished)
+
+    async def _replayed(self) -> tuple[Outcome, int]:
+        from agentnb.engine.replay import Replay  # most runs need none
+
+        self._replay = Replay(self)
+        return await self._replay.play()
 
     async def _attempts(self) -> tuple[Outcome, int]:
         number = 0
@@ -205,41 +252,54 @@ class Execution:
             self.attempt = number
             step = self.begin_step("attempt", f"attempt {number}", number)
             self.agent.begin(step)
-            self.out = self._new_output(number)
-            outcome = await (self._hosted.attempt(number) if self.work["kind"] == "hosted" else self._process_attempt(number))
+            self.out = self.new_output(number)
+            outcome = await (self._hosted.attempt(number) if self.work["kind"] == "hosted" else self._spawned.attempt(number))
             await self.agent.end(outcome)
+            if self.children is not None:
+                await self.children.end()
+            if (why := self._stop) is not None and why.kind == "budget_exceeded" and (outcome.ok or _failed_by_itself(outcome)):
+                outcome.stop(why)  # it came to its end in the same moment; the budget is crossed all the same
             if outcome.ok:
                 await Checking(self, self.out).check(outcome, step, number)
             plan = self.work.get("retry")
-            again = outcome.error is not None and self._stop is None and retry.again(plan, number, outcome.error, outcome.exit_code)
-            self.end_step(step, outcome, self._output_record() if again else None)
+            again = outcome.error is not None and self._stop is None and self._again(plan, number, outcome)
+            self.end_step(step, outcome, self.output_record() if again else None)
             if not again or plan is None or outcome.error is None:
                 return outcome, number
-            delay = retry.delay_s(plan, number)
+            delay = retry.wait_s(plan, number, outcome.error)
             self.emit(RunRetrying(self.run_id, number + 1, delay, self._masked_error(outcome.error)))
-            await self._sleep(delay)
+            await self.sleep(delay)
             if self._stop is not None:
                 outcome.stop(self._stop)
                 return outcome, number
 
-    async def _sleep(self, delay: float) -> None:
+    def _again(self, plan: RetryPlan | None, number: int, outcome: Outcome) -> bool:
+        timeout, error = self.work["timeout_s"], outcome.error or {}
+        if (why := retry.too_late(plan, error, timeout)) is not None:
+            self.warn(why)
+        return retry.again(plan, number, error, outcome.exit_code, timeout)
+
+    async def sleep(self, delay: float) -> None:
+        """Wait so many seconds, or until somebody wants the run to end."""
         if self._stop is None:
             self._sleeper = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._sleeper], timeout=delay)
             self._sleeper = None
 
-    def _new_output(self, attempt: int) -> Output:
+    def new_output(self, attempt: int) -> Output:
+        """The output of an attempt that begins."""
         limit = (self.work.get("limits") or {}).get("max_output_bytes")
         return Output(
             self.folder,
             attempt,
             secrets=self.secrets,
             max_bytes=limit,
-            on_data=lambda stream, data: self._host.output(self.run_id, stream, data) if self.watched else None,
-            on_limit=self._too_much_output,
+            on_data=lambda stream, data: self.host.output(self.run_id, stream, data) if self.watched else None,
+            on_limit=self.too_much_output,
         )
 
-    def _too_much_output(self, size: int) -> None:
+    def too_much_output(self, size: int) -> None:
+        """It printed more than its limit allows."""
         bound = (self.work.get("limits") or {}).get("max_output_bytes")
         message = f"it crossed the limit max_output_bytes={bound}: {size} bytes of output"
         why = Stop("failed", "resource_limit_exceeded", message, {"limit": "max_output_bytes", "bound": bound, "reading": size})
@@ -258,53 +318,43 @@ class Execution:
             event = RunStarted(self.run_id, handle)
             self._started_at = event.at
             self.emit(event)
-            self._dirty = self._host.git_dirty(self.work)
+            if self.work["kind"] != "replay":
+                self._dirty = self.host.git_dirty(self.work)
 
     async def _wait_for_git(self) -> None:
         """Wait for git's answer, unless the client is gone or somebody wants the run to end."""
-        if self._dirty is not None and not self._dirty.done() and not self.abandoned and self._stop is None:
+        if self._dirty is not None and not self._dirty.done() and not self.abandoned:
+            await self.until(self._dirty, GIT_TIMEOUT_S)
+
+    async def until(self, future: asyncio.Future[Any], timeout_s: float) -> None:
+        """Wait for `future`, at most so long, unless the run is to stop."""
+        if self._stop is None:
             self._sleeper = asyncio.get_running_loop().create_future()
-            either: list[asyncio.Future[Any]] = [self._dirty, self._sleeper]
-            await asyncio.wait(either, timeout=GIT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [future, self._sleeper]
+            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             self._sleeper = None
 
     def own_env(self, env: dict[str, str]) -> dict[str, str]:
         """`env` with what every process of the run finds in its environment; a TRACEPARENT that was given stays."""
         trace = {"TRACEPARENT": self.work["traceparent"]} if "traceparent" in self.work else {}
-        return trace | env | {"AGENTNB_RUN_ID": self.run_id}
+        inside = self.workspace.env if self.workspace is not None else {}
+        return trace | env | inside | {"AGENTNB_RUN_ID": self.run_id}
 
-    # --- one attempt
+    # --- one process
 
-    async def _process_attempt(self, number: int) -> Outcome:
-        work = self.work
-        plan = Plan(
-            argv=work["argv"],
-            cwd=work["cwd"],
-            env_id=work["env_id"],
-            env=self.own_env(work["env"]) | {"AGENTNB_ATTEMPT": str(number)},
-            capture=work["capture"],
-            stdin=work["stdin"],
-            early=self.early,
-            timeout_s=work["timeout_s"],
-            grace_s=work["grace_s"],
-            payload=base64.b64decode(work["payload"]) if "payload" in work else None,
-            on_report=self.report if work.get("channel") else None,
-            limits=LimitWatch.of(f"{self.run_id}-{number}", bounds) if (bounds := work.get("limits")) else None,
-        )
-        try:
-            ended = await self.process(plan, self.out)
-        finally:
-            if plan.limits is not None:
-                plan.limits.close()
-        outcome = judge(ended, work["expected_exit_code"])
-        if ended.bad_reports:
-            self.warn(f"{ended.bad_reports} reports of the agent were not understood")
-        return outcome
+    def _own_workspace(self) -> Place:
+        from agentnb.engine.workspace import Place  # most runs need none
+
+        return Place(self, self.work["workspace"])
+
+    def written(self) -> bool:
+        """Whether everything that was recorded of it so far is in the history."""
+        return self.host.written()
 
     async def process(self, plan: Plan, out: Output | None, on_start: Callable[[int], None] | None = None) -> Ended:
         """Run one process to its end; a spawner that dies under it is a stop with kind runtime_error."""
         assert out is not None  # noqa: S101 - set before every attempt
-        attempt = Attempt(self._host.spawner(), plan, out, self._trouble, on_start or self._on_start)
+        attempt = Attempt(self.host.spawner(), plan, out, self._trouble, on_start or self._on_start)
         self._current = attempt
         if self._stop is not None and not self._ending:
             attempt.stop(self._stop)
@@ -325,19 +375,8 @@ class Execution:
     # --- after an attempt
 
     async def _keep_artifacts(self, outcome: Outcome) -> None:
-        patterns = self.work.get("artifacts") or []
-        cwd = Path(self.work["cwd"])
-        for pattern in patterns:
-            names = await asyncio.to_thread(_matching, pattern, cwd)
-            if not names and outcome.ok:
-                self.warn(f"artifacts: nothing matches {pattern!r} in {cwd}")
-            if len(names) > MAX_ARTIFACTS:
-                self.warn(f"artifacts: {len(names)} files match {pattern!r}; the first {MAX_ARTIFACTS} were kept")
-            for name in names[:MAX_ARTIFACTS]:
-                try:
-                    await self.agent.keep_file(self.masked(name), cwd / name, None)
-                except StoreError as bad:
-                    outcome.fail("artifact_error", str(bad))
+        if patterns := self.work.get("artifacts"):
+            await self.keeping.run(patterns, outcome)
 
     # --- records
 
@@ -368,14 +407,17 @@ class Execution:
         dirty = self._dirty.result() if self._dirty is not None and self._dirty.done() else None
         return {"pid": self._pid, "trace_id": self.run.get("trace_id"), "git_dirty": dirty}
 
-    def _output_record(self) -> Json:
+    def output_record(self) -> Json:
+        """Both streams of the attempt, as in events.RunFinished."""
         assert self.out is not None  # noqa: S101
-        return {name: stream.record(self._host.store.root) for name, stream in self.out.streams.items()}
+        return {name: stream.record(self.host.store.root) for name, stream in self.out.streams.items()}
 
     def _finished(self, outcome: Outcome, attempts: int) -> RunFinished:
-        streams = self._output_record() if self.out is not None else {"stdout": None, "stderr": None}
-        environment = self._host.environment(self.work["env_id"])
+        streams = self.output_record() if self.out is not None else {"stdout": None, "stderr": None}
+        environment = self.host.environment(self.work["env_id"])
         found = metadata(self.work, environment, self._started_at, time.time_ns() // 1000) | self._circumstances()
+        if self.workspace is not None:
+            found |= self.workspace.circumstances
         found["working_directory"] = self.masked(found["working_directory"])
         detail: Json = {
             "reason": outcome.reason,
@@ -386,6 +428,8 @@ class Execution:
         }
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order
+            if (last := self.out.last_order()) is not None:
+                detail["last_order"] = last
         return RunFinished(
             self.run_id,
             outcome.status,
@@ -401,7 +445,5 @@ class Execution:
         )
 
 
-def _matching(pattern: str, cwd: Path) -> list[str]:
-    """Files that match, relative to `cwd` unless the pattern is absolute."""
-    names = glob(pattern, root_dir=cwd, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    return sorted(name for name in names if (cwd / name).is_file())
+def _failed_by_itself(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error["kind"] == "execution_failed"

@@ -34,6 +34,13 @@ class Outcome:
         """Whether it completed."""
         return self.status == "completed"
 
+    @classmethod
+    def failed(cls, kind: str, message: str, reason: str | None = None) -> Outcome:
+        """One that is a failure from the beginning."""
+        made = cls()
+        made.fail(kind, message, reason)
+        return made
+
     def fail(self, kind: str, message: str, reason: str | None = None, **details: Any) -> None:
         """Make it a failure, unless it is one already."""
         if self.ok:
@@ -58,6 +65,8 @@ def judge(ended: Ended, expected: int = 0) -> Outcome:
         outcome.fail("startup_failed", _start_message(ended.failure), "startup")
     elif ended.exit is None:
         outcome.fail("runtime_error", "the end of the process was never reported", "internal_error")
+    elif ended.overdue:
+        pass  # the way it was ended says nothing of its result
     elif outcome.signal is not None:
         outcome.fail("execution_failed", f"it was ended by signal {_signal_name(outcome.signal)}", "signalled", signal=outcome.signal)
     elif outcome.exit_code != expected:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from agentnb import wire
 from agentnb.events import Message
 
+_buffer = bytearray(1 << 18)
+_view = memoryview(_buffer)
+
 
 class Peer:
     """Messages to and from one client."""
@@ -23,6 +26,7 @@ class Peer:
         self._on_gone = on_gone
         self._decoder = wire.Decoder()
         self._outbox = bytearray()
+        self._writing = False
         sock.setblocking(False)  # noqa: FBT003 - positional only
         loop.add_reader(sock, self._readable)
 
@@ -58,29 +62,39 @@ class Peer:
                 del self._outbox[:sent]
         except BlockingIOError:
             self._loop.add_writer(self._sock, self._flush)
+            self._writing = True
             return
-        except OSError:
-            self._gone()
-            return
-        self._loop.remove_writer(self._sock)
+        except OSError:  # nobody is there any more; what was sent before that is read to its end, and then that is seen
+            self._outbox.clear()
+        if self._writing:
+            self._loop.remove_writer(self._sock)
+            self._writing = False
 
-    def _readable(self) -> None:
+    def finish(self) -> None:
+        """The client has ended, whoever else holds its end of the socket: take what it had sent, and close."""
+        while self._sock is not None and self._readable():
+            pass
+        self._gone()
+
+    def _readable(self) -> bool:
+        """Take what is there; False when that was all."""
         assert self._sock is not None  # noqa: S101 - the reader is removed first
         try:
-            data = self._sock.recv(1 << 18)
-            found = self._decoder.feed(data)
+            size = self._sock.recv_into(_buffer)
+            found = self._decoder.feed(_view[:size])
         except BlockingIOError:
-            return
+            return False
         except (OSError, wire.ProtocolError):
-            data, found = b"", []
+            size, found = 0, []
         for item in found:
             try:
                 if (message := wire.parse(item)) is not None:
                     self._on_message(message)
             except Exception as bad:  # noqa: BLE001 - one bad message must not take the others with it
                 self._loop.call_exception_handler({"message": f"a message was left out: {str(item)[:200]}", "exception": bad})
-        if not data:
+        if not size:
             self._gone()
+        return bool(size)
 
     def _gone(self) -> None:
         if self._sock is not None:

@@ -1,19 +1,46 @@
 # ruff: noqa: PTH208 - pathlib would make the spawner bigger
-"""What /proc says of processes. Imported by the spawner: nothing but `os` may be imported here."""
+"""What /proc says of processes. Imported by the spawner: nothing heavier than `os` may be imported here."""
 
 from __future__ import annotations
 
 import os
+from errno import EMFILE, ENFILE, ENOMEM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Found = TypeVar("Found")
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HALF_PAGE = 2048
+_SHORT = frozenset({EMFILE, ENFILE, ENOMEM})
+#: Called when there are no descriptors left: each closes what it can spare.
+relief: list[Callable[[], object]] = []
+
+
+def _insisting(read: Callable[[str], Found], path: str) -> Found:
+    """What `read` makes of `path`, tried again with more room when the system is short of descriptors. Raises OSError."""
+    try:
+        return read(path)
+    except OSError as bad:
+        if bad.errno not in _SHORT:
+            raise
+        for spare in relief:
+            spare()
+        return read(path)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def read_file(path: str) -> bytes:
     """The bytes of a file of /proc; empty when it is gone or may not be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _insisting(_open, path)
     except OSError:
         return b""
     try:
@@ -30,25 +57,47 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
+def threads_of(pid: int) -> list[str]:
+    """Ids of the threads of `pid`; none when it is gone."""
+    try:
+        return _insisting(os.listdir, f"/proc/{pid}/task")
+    except OSError:
+        return []
+
+
 def children_of(pid: int) -> list[int]:
     """Pids of the direct children of `pid`, of all its threads."""
     found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for thread in threads:
+    for thread in threads_of(pid):
         found += [int(word) for word in read_file(f"/proc/{pid}/task/{thread}/children").split()]
     return found
 
 
-def stat_of(pid: int) -> tuple[bytes, int] | None:
-    """(state, session id) of `pid`, or None when it is gone."""
+def is_over(state: bytes, threads: int) -> bool:
+    """Whether a process in this state (as in /proc/PID/stat) is dead. One whose main thread has ended looks like a zombie, too."""
+    return state == b"X" or (state == b"Z" and threads <= 1)
+
+
+def stat_of(pid: int) -> tuple[bool, int] | None:
+    """(whether it lives, session id) of `pid`, or None when it is gone. One that cannot be read just now lives."""
     text = read_file(f"/proc/{pid}/stat")
     if not text:
-        return None
-    words = text[text.rindex(b")") + 2 :].split(None, 4)
-    return words[0], int(words[3])
+        return (True, 0) if os.access(f"/proc/{pid}", os.F_OK) else None
+    words = text[text.rindex(b")") + 2 :].split(None, 18)
+    return not is_over(words[0], int(words[17])), int(words[3])
+
+
+def is_live(pid: int) -> bool:
+    """Whether `pid` is there and not dead."""
+    stat = stat_of(pid)
+    return stat is not None and stat[0]
+
+
+def environ_of(pid: int) -> bytes:
+    """The first environment of `pid`, from whichever of its threads is left."""
+    if found := read_file(f"/proc/{pid}/environ"):
+        return found
+    return next(filter(None, (read_file(f"/proc/{pid}/task/{thread}/environ") for thread in threads_of(pid))), b"")
 
 
 def io_of(pid: int) -> tuple[int | None, int | None]:
@@ -63,10 +112,10 @@ def io_of(pid: int) -> tuple[int | None, int | None]:
     return read, written
 
 
-def fds_of(pid: int) -> int:
-    """How many descriptors `pid` has open; 0 when it is gone."""
+def fds_of(pid: int, place: str = "") -> int:
+    """How many descriptors `pid` has open, by its folder of /proc or another `place`; 0 when it is gone."""
     try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
+        return len(_insisting(os.listdir, f"{place or f'/proc/{pid}'}/fd"))
     except OSError:
         return 0
 
@@ -74,18 +123,19 @@ def fds_of(pid: int) -> int:
 class Kept:
     """One live process, its files of /proc kept open: a pread costs a fifth of opening them each time."""
 
-    __slots__ = ("_children", "_stat", "cpu_s", "pid", "rss", "state", "threads")
+    __slots__ = ("_children", "_stat", "cpu_s", "pid", "place", "rss", "start", "threads")
 
     def __init__(self, pid: int) -> None:
         """Raises OSError when it is gone."""
         self.pid = pid
+        self.place = ""
         self.cpu_s = 0.0
         self.rss = 0
         self.threads = 1
-        self.state = b"?"
-        self._stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        self.start = 0
+        self._stat = _insisting(_open, f"/proc/{pid}/stat")
         try:
-            self._children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+            self._children = _insisting(_open, f"/proc/{pid}/task/{pid}/children")
         except OSError:
             os.close(self._stat)
             raise
@@ -97,22 +147,37 @@ class Kept:
         except OSError:
             return False
         words = text[text.rindex(b")") + 2 :].split(None, 23)
-        self.state = words[0]
         self.cpu_s = (int(words[11]) + int(words[12]) + int(words[13]) + int(words[14])) / _TICKS
         self.threads = int(words[17])
+        self.start = int(words[19])
         self.rss = int(words[21]) * _PAGE
-        return self.state not in b"ZX"
+        if is_over(words[0], self.threads):
+            return False
+        if words[0] == b"Z":
+            self._read_headless()
+        return True
+
+    def _read_headless(self) -> None:
+        """Its main thread has ended and knows nothing of the memory and descriptors of the others."""
+        for thread in threads_of(self.pid):
+            place = f"/proc/{self.pid}/task/{thread}"
+            if int(thread) != self.pid and len(sizes := read_file(f"{place}/statm").split()) > 1:
+                self.place, self.rss = place, int(sizes[1]) * _PAGE
+                return
 
     def children(self) -> list[int]:
         """Its direct children."""
-        if self.threads > 1:
+        if self.threads > 1 or self._children < 0:
             return children_of(self.pid)
         try:
-            return [int(word) for word in os.pread(self._children, 1 << 16, 0).split()]
+            data = os.pread(self._children, 1 << 16, 0)
         except OSError:
             return []
+        return [int(word) for word in data.split()] if len(data) < _HALF_PAGE else children_of(self.pid)
 
     def close(self) -> None:
         """Close its files."""
-        os.close(self._stat)
-        os.close(self._children)
+        for fd in (self._stat, self._children):
+            if fd >= 0:
+                os.close(fd)
+        self._stat = self._children = -1

@@ -6,9 +6,11 @@ import array
 import asyncio
 import ctypes
 import errno
+import itertools
 import marshal
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -17,15 +19,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentnb.engine.spawner import MAX_PACKET, SOCKET_FD
+from agentnb import lineage
+from agentnb.engine.spawner import BIG, MAX_PACKET, SOCKET_FD
+from agentnb.ids import new_id
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SPAWNER = Path(__file__).with_name("spawner.py")
 #: The system has too many descriptors or buffers on their way just now: try again soon.
 _CROWDED = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 _CROWDED_S = 0.02
+#: What is over is told with the next packet, or after this long.
+_FORGET_S = 0.05
 #: How many files this process may open as it was started; commands get the same.
 _NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)
+#: A spawner that owes an answer and says nothing is looked at so often. It is sent SIGCONT after so many looks, in case that somebody
+#: stopped it, and SIGKILL after more; when all that it owes is a start (from a file system that hangs?), after many more.
+TICK_S = 1.0
+_CONTINUE, _KILL, _KILL_STARTING = 2, 5, 30
+#: When it is to end it kills what is left; this long that may take.
+_END_S = 10.0
+#: Numbers of commands and questions: those of one spawner are not used again by its successor, since commands are marked with them.
+_numbers = itertools.count(1)
 
 
 class SpawnerDied(Exception):
@@ -71,6 +85,25 @@ class Exit:
 
 
 @dataclass(slots=True)
+class Extra:
+    """What adopted descendants that were reaped used, added up; of memory the largest. Bytes and CPU seconds."""
+
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    count: int = 0
+
+    def add(self, cpu_s: float, rss_kb: int, read: int | None, written: int | None, count: int) -> None:
+        """Add what a packet tells of some."""
+        self.cpu_s += cpu_s
+        self.peak_memory_bytes = max(self.peak_memory_bytes, rss_kb * 1024)
+        self.read_bytes += read or 0
+        self.write_bytes += written or 0
+        self.count += count
+
+
+@dataclass(slots=True)
 class Child:
     """One command that was started. `on_exit` is called once; usage of reaped descendants is added up in `extra`."""
 
@@ -80,7 +113,7 @@ class Child:
     pid: int = 0
     started_at: float = 0.0
     exit: Exit | None = None
-    extra: list[tuple[float, int, int | None, int | None]] = field(default_factory=list)
+    extra: Extra = field(default_factory=Extra)
     on_sample: Callable[[float, float, int, int, int, int], None] | None = None
 
 
@@ -97,19 +130,24 @@ class Limited:
 class Spawner:
     """Talks with one spawner process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None]) -> None:
-        """Start the process; `on_death` is called once if it goes away by itself."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None], stamp: int = 0) -> None:
+        """Start the process; `on_death` is called once if it goes away by itself. `stamp`: of its runs' marks (lineage.py), or 0: any."""
         self._loop = loop
         self._on_death = on_death
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)  # noqa: FBT003 - positional only
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.pid = _fork_spawner(theirs)
+        self.pid = _fork_spawner(theirs, stamp or lineage.stamp_of(new_id()))
         theirs.close()
         self._children: dict[int, Child] = {}
         self._asked: dict[int, asyncio.Future[list[int]]] = {}
         self._envs: dict[int, dict[str, str]] = {}
-        self._next = 0
+        self._silent = 0
+        self._ticking = False
+        self._over: list[int] = []
+        self._buffer = bytearray(1 << 20)
+        self._writing = False
+        nothing()
         self._waiting: list[tuple[bytes, list[int]]] = []
         self.alive = True
         loop.add_reader(self._sock, self._readable)
@@ -137,13 +175,15 @@ class Spawner:
 
         Raises StartFailed when it cannot be started and SpawnerDied when nobody can start it.
         """
-        self._next += 1
         how = limited or Limited()
-        child = Child(self._next, self._loop.create_future(), on_exit, on_sample=how.on_sample)
+        child = Child(next(_numbers), self._loop.create_future(), on_exit, on_sample=how.on_sample)
         self._children[child.key] = child
         try:
-            packet = ("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), how.flags, how.nofile, tuple(how.joins))
-            self._send(packet, list(fds))
+            over, self._over = self._over, []
+            how_of = (how.flags, how.nofile, tuple(how.joins))
+            self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), *how_of, tuple(over)), list(fds))
+            if not self._ticking:
+                self._watch()
             await child.started
         except BaseException:
             if not child.pid:
@@ -160,34 +200,69 @@ class Spawner:
         return await self._ask("tree", child.key)
 
     def forget(self, child: Child) -> None:
-        """The child's run is over; nothing of it is alive."""
+        """The child's run is over; nothing of it is alive. The spawner hears it with the next command, or a little later."""
         self._children.pop(child.key, None)
         if self.alive:
-            self._send(("forget", child.key), [])
+            if not self._over:
+                self._loop.call_later(_FORGET_S, self._forget)
+            self._over.append(child.key)
+
+    def _forget(self) -> None:
+        if self._over and self.alive:
+            over, self._over = self._over, []
+            self._send(("forget", tuple(over)), [])
 
     def close(self) -> None:
-        """Let the spawner end (it kills whatever is left), and reap it."""
+        """Let the spawner end (it kills whatever is left), and reap it. One that does not end is killed: its children are ours then."""
         if self.alive:
             self.alive = False
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()
+            os.kill(self.pid, signal.SIGCONT)
+            fd = os.pidfd_open(self.pid)
+            if not select.select([fd], [], [], _END_S)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+            os.close(fd)
             os.waitpid(self.pid, 0)
 
+    def _watch(self) -> None:
+        """See to it that what is owed now is answered."""
+        self._silent, self._ticking = 0, True
+        self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        starting = any(not child.started.done() for child in self._children.values())
+        if not self.alive or not (self._asked or starting):
+            self._ticking = False
+            return
+        self._silent += 1
+        if self._silent == _CONTINUE:
+            os.kill(self.pid, signal.SIGCONT)
+        elif self._silent >= (_KILL if self._asked else _KILL_STARTING):
+            os.kill(self.pid, signal.SIGKILL)
+        self._loop.call_later(TICK_S, self._tick)
+
     async def _ask(self, kind: str, key: int, *more: int) -> list[int]:
-        self._next += 1
+        number = next(_numbers)
         answer: asyncio.Future[list[int]] = self._loop.create_future()
-        self._asked[self._next] = answer
-        self._send((kind, key, *more, self._next), [])
-        return await answer
+        self._asked[number] = answer
+        try:
+            self._send((kind, key, *more, number), [])
+            if not self._ticking:
+                self._watch()
+            return await answer
+        finally:
+            self._asked.pop(number, None)
 
     def _send(self, packet: tuple[Any, ...], fds: list[int]) -> None:
         data = marshal.dumps(packet)
         if not self.alive:
-            _close(fds)
+            close_all(fds)
             raise SpawnerDied
         if len(data) > MAX_PACKET:
-            data, fds = b"big", [_memfd(data), *fds]
+            head = packet[:2] if isinstance(packet[1], int) else packet[:1]
+            data, fds = BIG + marshal.dumps(head), [_memfd(data), *fds]
         self._waiting.append((data, fds))
         if len(self._waiting) == 1:
             self._flush()
@@ -200,28 +275,34 @@ class Spawner:
                 self._sock.sendmsg([data], rights)
             except BlockingIOError:
                 self._loop.add_writer(self._sock, self._flush)
+                self._writing = True
                 return
             except OSError as bad:
-                self._loop.remove_writer(self._sock)
+                self._stop_writing()
                 if bad.errno in _CROWDED:
                     self._loop.call_later(_CROWDED_S, self._flush)
                 return  # else its end is seen by the reader
-            _close(fds)
+            close_all(fds)
             del self._waiting[0]
-        if self.alive:
-            self._loop.remove_writer(self._sock)
+        if self._writing and self.alive:
+            self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        self._loop.remove_writer(self._sock)
+        self._writing = False
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(1 << 20)
+            size = self._sock.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._died()
             return
-        for item in marshal.loads(data):  # noqa: S302 - written by our own process
+        self._silent = 0
+        for item in marshal.loads(self._buffer):  # noqa: S302 - written by our own process; what is left of older packets is not read
             self._take(item)
 
     def _take(self, item: tuple[Any, ...]) -> None:
@@ -248,9 +329,8 @@ class Spawner:
             child.on_exit(child.exit)
         elif kind == "sample" and child.on_sample is not None:
             child.on_sample(*item[2:])
-        elif kind == "orphan":
-            _, _, cpu, rss, read, written = item
-            child.extra.append((cpu, rss * 1024, read, written))
+        elif kind == "orphans":
+            child.extra.add(*item[2:])
 
     def _died(self) -> None:
         self.alive = False
@@ -258,7 +338,7 @@ class Spawner:
         self._loop.remove_writer(self._sock)
         self._sock.close()
         for _, fds in self._waiting:
-            _close(fds)
+            close_all(fds)
         self._waiting.clear()
         os.waitpid(self.pid, 0)
         futures: list[asyncio.Future[Any]] = [*self._asked.values(), *(child.started for child in self._children.values())]
@@ -270,10 +350,10 @@ class Spawner:
         self._on_death()
 
 
-def _fork_spawner(sock: socket.socket) -> int:
+def _fork_spawner(sock: socket.socket, stamp: int) -> int:
     """Fork and exec the spawner, a subreaper, with `sock` as its descriptor 3."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_SPAWNER)]
+    argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_SPAWNER), str(stamp)]
     pid = os.fork()
     if pid:
         return pid
@@ -315,6 +395,18 @@ def memfd(data: bytes) -> int:
     return fd
 
 
-def _close(fds: Sequence[int]) -> None:
+_nothing: list[int] = []
+
+
+def nothing() -> int:
+    """A descriptor of the null device, for reading and writing, which stays open: nearly every command gets it as its stdin."""
+    if not _nothing:
+        _nothing.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+    return _nothing[0]
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close them, but for the null device."""
     for fd in fds:
-        os.close(fd)
+        if fd not in _nothing:
+            os.close(fd)

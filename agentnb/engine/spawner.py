@@ -7,20 +7,21 @@ reports it is never below that of the process which started it, so the starter m
 somebody must be left to end its commands: the spawner sees its socket close and kills everything that descends from it.
 It is a subreaper (set by the supervisor before exec), so daemonised grandchildren become its own children.
 
-Packets on descriptor 3 (SOCK_SEQPACKET) hold marshalled tuples; a packet too big for the socket travels in a memfd.
+Packets on descriptor 3 (SOCK_SEQPACKET) hold marshalled tuples; a packet too big for the socket travels in a memfd, and in its place
+``big`` with its first two items. Its argument is the stamp of its runs' marks (lineage.py).
 
     in   ("env", env_id, {name: value})                      ("drop_env", env_id)
-         ("spawn", key, argv, cwd, env_id, overrides, fd_targets, flags, nofile, joins)
+         ("spawn", key, argv, cwd, env_id, overrides, fd_targets, flags, nofile, joins, keys to forget)
              + descriptors, to be the child's 0, 1, 2 and fd_targets; flags: see sampler.py; nofile: RLIMIT_NOFILE or 0;
              joins: cgroup.procs files of the groups that the child shall be a member of
-         ("signal", key, signo, tag)  ("tree", key, tag)  ("forget", key)
+         ("signal", key, signo, tag)  ("tree", key, tag)  ("forget", keys)
     out  a list of
          ("spawned", key, pid, monotonic)                    ("failed", key, errno, what, path)
-         ("exit", key, wait status, monotonic, cpu seconds, max rss kB, read bytes, write bytes, orphan pids, own peak kB,
+         ("exit", key, wait status, monotonic, cpu seconds, max rss kB, read bytes, write bytes, orphan pids ([0]: ask), own peak kB,
              sampled peak bytes of the tree, processes seen)
          ("sample", key, monotonic, cpu seconds, memory bytes, processes, disk bytes, descriptors)      for flag REPORT
-         ("orphan", key, cpu seconds, max rss kB, read bytes, write bytes)       one adopted descendant was reaped
-         ("tree", tag, pids)                                 who was alive (and, for "signal", was signalled)
+         ("orphans", key, cpu seconds, max rss kB, read bytes, write bytes, how many)       adopted descendants were reaped
+         ("tree", tag, pids)                                 who was alive (and, for "signal", was signalled); MOST_PIDS at most
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ import resource
 import select
 import sys
 import time
-from errno import ENOENT, ENOEXEC
+from errno import ECONNRESET, EMFILE, EMSGSIZE, ENOENT, ENOEXEC, ENOTCONN, EPIPE
 
 if __name__ == "__main__":  # run by path, isolated: nothing else puts the package on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from agentnb.engine.proc import children_of, io_of, read_file, stat_of
-from agentnb.engine.sampler import PERIOD_S, REPORT, Tree
+from agentnb import lineage
+from agentnb.engine.joining import Joined
+from agentnb.engine.proc import Kept, children_of, environ_of, is_live, read_file, relief, stat_of
+from agentnb.engine.sampler import PERIOD_S, REPORT, Room, Tree
 
 TYPE_CHECKING = False  # the typing module would make this process bigger
 if TYPE_CHECKING:
@@ -52,12 +55,21 @@ SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
 #: Python ignores these; a command expects the default.
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 MAX_PACKET = 96 * 1024
+BIG = b"big"
 MARK = b"AGENTNB_RUN_ID="
-#: RLIMIT_LOCKS does nothing since Linux 2.4.25, but every descendant inherits it, whatever it does to its session, parents,
-#: environment and descriptors: it names the run that a process comes from.
-LINEAGE, LINEAGE_LINE = 10, b"Max file locks"
-#: A packet of answers holds this many at most, so that it fits the socket.
-ANSWERS = 100
+#: wait4 counts disk traffic in blocks of this many bytes, where the system counts it at all.
+BLOCK = 512
+COUNTS_DISK = os.access("/proc/self/io", os.F_OK)
+#: Of a path or message, and of a list of pids, so much is told.
+MOST_TEXT, MOST_PIDS = 4096, 8000
+#: Between two looks at the socket so many processes are reaped with care, then others so long at most, and a tree that grows all the
+#: time is signalled so long.
+REAPED, REAPING_S, KILLING_S = 64, 0.01, 0.05
+#: While there are more than that, a question waits so long until they are reaped.
+CATCHING_UP_S = 0.2
+#: Errors of the socket that mean that nobody is at its other end.
+GONE = frozenset({EPIPE, ECONNRESET, ENOTCONN})
+CROWDED_S = 0.01
 
 
 def find_program(name: str, env: Mapping[str, str], cwd: str) -> str:
@@ -79,16 +91,30 @@ def find_program(name: str, env: Mapping[str, str], cwd: str) -> str:
 class Spawner:
     """One loop over the socket and SIGCHLD."""
 
-    def __init__(self, sock: _socket.socket) -> None:
-        """Serve the supervisor at the other end of `sock`."""
+    def __init__(self, sock: _socket.socket, stamp: int) -> None:
+        """Serve the supervisor at the other end of `sock`; `stamp`: of the marks."""
         self.sock = sock
+        self.stamp = stamp
+        self.own = Kept(os.getpid())
+        self.most_locks = resource.getrlimit(lineage.LIMIT)[1]
+        self.room = Room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.envs: dict[int, dict[str, str]] = {}
         self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
         self.keys: dict[int, tuple[int, str | None]] = {}  # key -> (pid of the command, run id or None)
         self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
+        self.behind = False
+        self.latest: int | None = None  # key of the orphan that was adopted last
+        self.nobodys: dict[int, set[int]] = {}  # pid -> keys of the runs that it may have come from, of the others
+        self.reaped: dict[int, tuple[float, int, int | None, int | None, int]] = {}  # key -> what orphans used, to be told
         self.trees: dict[int, Tree] = {}  # key -> what was sampled, until the run is forgotten
         self.next_sample = 0.0
         self.out: list[tuple[Any, ...]] = []
+        relief.append(self.spare)
+
+    def spare(self) -> None:
+        """Close the files that were kept open for speed only."""
+        for tree in self.trees.values():
+            tree.close()
 
     # --- requests
 
@@ -100,19 +126,35 @@ class Spawner:
         elif kind == "signal":
             self.signal(*packet[1:])
         elif kind == "tree":
-            self.out.append(("tree", packet[2], self.members(packet[1])))
+            self.out.append(("tree", packet[2], self.members(packet[1])[:MOST_PIDS]))
         elif kind == "forget":
-            self.keys.pop(packet[1], None)
-            if (tree := self.trees.pop(packet[1], None)) is not None:
-                tree.close()
+            self.forget(packet[1])
         elif kind == "env":
             self.envs[packet[1]] = packet[2]
         elif kind == "drop_env":
             self.envs.pop(packet[1], None)
 
+    def forget(self, keys: Sequence[int]) -> None:
+        """These runs are over; nothing of them is alive."""
+        for key in keys:
+            self.keys.pop(key, None)
+            if (tree := self.trees.pop(key, None)) is not None:
+                tree.close()
+        if self.nobodys:
+            self.end_nobodys(keys)
+
+    def end_nobodys(self, over: Sequence[int]) -> None:
+        """End the orphans that can only come from runs which are over."""
+        for pid, keys in list(self.nobodys.items()):
+            keys.difference_update(over)
+            if not keys:
+                del self.nobodys[pid]
+                self.live_below([pid], SIGKILL)
+
     def spawn(self, packet: tuple[Any, ...], fds: list[int]) -> None:
         """Start a command in a session of its own and answer "spawned" or "failed"."""
-        _, key, argv, cwd, env_id, overrides, targets, flags, nofile, joins = packet
+        _, key, argv, cwd, env_id, overrides, targets, flags, nofile, joins, over = packet
+        self.forget(over)
         what, path = "working directory", cwd
         try:
             os.chdir(cwd)
@@ -125,15 +167,15 @@ class Spawner:
             if nofile:  # afterwards: under a low limit the child could not copy its descriptors
                 bound_descriptors(pid, nofile)
         except OSError as error:
-            self.out.append(("failed", key, error.errno or 0, what, path))
+            self.out.append(("failed", key, error.errno or 0, what, path[:MOST_TEXT]))
         except (ValueError, TypeError, LookupError) as error:  # NUL in a word, no words, an environment nobody sent ...
-            self.out.append(("failed", key, 22, f"{type(error).__name__}: {error}", path))
+            self.out.append(("failed", key, 22, f"{type(error).__name__}: {error}"[:MOST_TEXT], path[:MOST_TEXT]))
         else:
             self.mains[pid] = key
             self.keys[key] = (pid, overrides.get("AGENTNB_RUN_ID"))
             if not self.trees:
                 self.next_sample = time.monotonic() + PERIOD_S
-            self.trees[key] = Tree(flags)
+            self.trees[key] = Tree(flags, self.room)
             self.out.append(("spawned", key, pid, time.monotonic()))
         finally:
             os.chdir("/")
@@ -152,69 +194,91 @@ class Spawner:
             return os.posix_spawn("/bin/sh", words, env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
 
     def signal(self, key: int, signo: int, tag: int) -> None:
-        """Send `signo` to every live process of a run and say who they were."""
-        pids = self.members(key)
-        for pid in pids:
-            try:
-                os.kill(pid, signo)
-            except OSError:
-                pass  # it ended meanwhile
-        self.out.append(("tree", tag, pids))
+        """Send `signo` to every live process of a run and say who they were. SIGKILL goes on while new ones appear, for a moment."""
+        if signo != SIGKILL:
+            pids = self.members(key)
+            for pid in pids:
+                send_signal(pid, signo)
+        else:
+            pids, known, deadline = [], set[int](), time.monotonic() + KILLING_S
+            while new := [pid for pid in self.members(key, SIGKILL) if pid not in known]:
+                pids += new
+                known.update(new)
+                self.reap()
+                if time.monotonic() > deadline:
+                    break
+        self.out.append(("tree", tag, pids[:MOST_PIDS]))
 
     # --- who belongs to a run
 
-    def members(self, key: int) -> list[int]:
-        """Live processes of a run: its command, the orphans it left, and all below them.
+    def members(self, key: int, signo: int = 0) -> list[int]:
+        """Live processes of a run: its command, the orphans it left, and all below them. Each is sent `signo` as it is found."""
+        if key not in self.keys:
+            return []
+        until = time.monotonic() + CATCHING_UP_S
+        while self.behind and self.reap() and time.monotonic() < until:
+            pass
+        self.adopt(key, signo)
+        roots = [pid for pid, owner in self.mains.items() if owner == key]
+        roots += [pid for pid, owner in self.adopted.items() if owner == key]
+        return self.live_below(roots, signo)
+
+    def live_below(self, roots: list[int], signo: int = 0) -> list[int]:
+        """These processes and all below them, as far as they live; each is sent `signo` as it is found.
 
         Parents come before children: a shell whose child is signalled first would go on with its next command.
         """
-        if key not in self.keys:
-            return []
-        self.adopt()
-        roots = [pid for pid, owner in self.mains.items() if owner == key]
-        roots += [pid for pid, owner in self.adopted.items() if owner == key]
         found: list[int] = []
+        seen = set[int]()
         while roots:
             pid = roots.pop()
-            stat = stat_of(pid)
-            if stat is None or pid in found:
+            if pid in seen or (stat := stat_of(pid)) is None:
                 continue
-            if stat[0] not in (b"Z", b"X"):
+            seen.add(pid)
+            if stat[0]:
                 found.append(pid)
+                if signo:
+                    send_signal(pid, signo)
             roots += children_of(pid)
         return found
 
-    def adopt(self) -> None:
-        """Find out to which runs new orphans belong."""
-        for pid in children_of(os.getpid()):
+    def adopt(self, key: int = 0, signo: int = 0) -> None:
+        """Find out to which runs new orphans belong; those of `key` are sent `signo` at once: they may be gone, and others there."""
+        for pid in self.own.children():
             if pid not in self.mains and pid not in self.adopted:
-                self.adopted[pid] = self.owner(pid)
+                self.adopt_one(pid)
+                if signo and self.adopted[pid] == key:
+                    send_signal(pid, signo)
 
-    @staticmethod
-    def lineage(key: int) -> int:
-        """The mark of a run's processes, unlike that of any other spawner's."""
-        return os.getpid() << 32 | key
+    def adopt_one(self, pid: int) -> None:
+        """Find out to which run an orphan belongs."""
+        owner = self.latest = self.adopted[pid] = self.owner(pid)
+        if owner is None:
+            self.nobodys[pid] = set(self.keys)
+            if not self.keys:
+                self.end_nobodys(())
 
     def mark(self, key: int) -> None:
         """Mark what is started next."""
         try:
-            resource.setrlimit(LINEAGE, (self.lineage(key), resource.getrlimit(LINEAGE)[1]))
+            resource.setrlimit(lineage.LIMIT, (lineage.mark_of(self.stamp, key), self.most_locks))
         except (OSError, ValueError):
             pass  # somebody bounded it: `owner` has other ways
 
     def owner(self, pid: int) -> int | None:
-        """The run that an orphan comes from: by its mark, its session, or its environment, else the only run there is."""
-        for line in read_file(f"/proc/{pid}/limits").splitlines():
-            if line.startswith(LINEAGE_LINE) and (word := line.split()[3]).isdigit():
-                key = int(word) & 0xFFFFFFFF
-                if key in self.keys and self.lineage(key) == int(word):
-                    return key
+        """The run that an orphan comes from: by its mark, what was seen of it, its session, or its environment, else the only run."""
+        stamp, key = lineage.read_mark(read_file(f"/proc/{pid}/limits"))
+        if key in self.keys and stamp == self.stamp:
+            return key
+        for key, tree in self.trees.items():
+            if pid in tree.known:
+                return key
         stat = stat_of(pid)
         session = stat[1] if stat else 0
         for key, (main, _) in self.keys.items():
             if main == session:
                 return key
-        for word in read_file(f"/proc/{pid}/environ").split(b"\0"):
+        for word in environ_of(pid).split(b"\0"):
             if word.startswith(MARK):
                 run_id = word[len(MARK) :].decode()
                 for key, (_, name) in self.keys.items():
@@ -224,38 +288,66 @@ class Spawner:
 
     # --- reaping
 
-    def reap(self) -> None:
-        """Account for every child that has ended, and let it go."""
-        while True:
-            try:
+    def reap(self) -> bool:
+        """Account for children that have ended, and let them go; False when there are no more."""
+        try:
+            for _ in range(REAPED):
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if info is None:
-                return
-            self.account(info.si_pid)
+                if info is None:
+                    return False
+                if info.si_pid not in self.mains and info.si_pid not in self.adopted:
+                    self.adopt_one(info.si_pid)
+                self.account(*os.wait4(info.si_pid, 0))
+            until = time.monotonic() + REAPING_S
+            while time.monotonic() < until:  # a storm: those that nobody asked about are taken for more of the same run
+                ended = os.wait4(-1, os.WNOHANG)
+                if not ended[0]:
+                    return False
+                self.account(*ended)
+        except ChildProcessError:
+            return False
+        return True
 
-    def account(self, pid: int) -> None:
-        """Read what a zombie used, reap it, and report."""
+    def hurry(self, *, on: bool) -> None:
+        """While processes end faster than they are reaped, come before them if the system allows it: else they would fill its table."""
+        self.behind = on
+        try:
+            policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK if on else os.SCHED_OTHER
+            os.sched_setscheduler(0, policy, os.sched_param(int(on)))
+        except OSError:
+            pass  # it does not
+
+    def account(self, pid: int, status: int, use: resource.struct_rusage) -> None:
+        """Report what a process that was reaped, and the children it waited for, used."""
         now = time.monotonic()
-        if pid not in self.mains and pid not in self.adopted:
-            self.adopted[pid] = self.owner(pid)
-        read, written = io_of(pid)
-        _, status, use = os.wait4(pid, 0)
+        read, written = (use.ru_inblock * BLOCK, use.ru_oublock * BLOCK) if COUNTS_DISK else (None, None)
         used = (use.ru_utime + use.ru_stime, use.ru_maxrss, read, written)
-        tree = self.trees.get(self.mains[pid] if pid in self.mains else self.adopted[pid] or 0)
+        tree = self.trees.get((self.mains[pid] if pid in self.mains else self.adopted.get(pid, self.latest)) or 0)
         if tree is not None:
             tree.ended(used[0], (read or 0) + (written or 0))
         if pid in self.mains:
             key = self.mains.pop(pid)
-            self.adopt()
-            orphans = [p for p, owner in self.adopted.items() if owner == key and is_live(p)]
+            orphans = self.orphans(key)
             seen = (tree.peak_rss, tree.seen) if tree is not None else (0, 0)
             self.out.append(("exit", key, status, now, *used, orphans, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *seen))
         else:
-            owner = self.adopted.pop(pid)
-            if owner in self.keys:
-                self.out.append(("orphan", owner, *used))
+            owner = self.adopted.pop(pid, self.latest)
+            self.nobodys.pop(pid, None)
+            if owner is not None and owner in self.keys:
+                self.add_up(owner, *used)
+
+    def orphans(self, key: int) -> list[int]:
+        """Live orphans of a run whose command has ended; [0] when there is no time to look."""
+        if self.behind:
+            return [0]
+        self.adopt()
+        return [pid for pid, owner in self.adopted.items() if owner == key and is_live(pid)][:MOST_PIDS]
+
+    def add_up(self, key: int, cpu: float, rss: int, read: int | None, written: int | None) -> None:
+        """Add what an orphan used to what the next packet tells: a storm of them shall not become a flood of answers."""
+        before = self.reaped.get(key, (0.0, 0, 0, 0, 0))
+        total = [None if more is None else (so_far or 0) + more for so_far, more in ((before[2], read), (before[3], written))]
+        self.reaped[key] = (before[0] + cpu, max(before[1], rss), total[0], total[1], before[4] + 1)
 
     # --- the loop
 
@@ -270,15 +362,18 @@ class Spawner:
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLIN)
         poll.register(wake_r, select.POLLIN)
-        open_ = True
+        open_, more = True, False
         while open_:
-            for fd, _ in poll.poll(self.until_sample()):
+            for fd, _ in poll.poll(0 if more else self.until_sample()):
                 if fd == wake_r:
                     os.read(wake_r, 4096)
-                    self.reap()
+                    more = True
                 else:
                     open_ = self.receive()
-            if self.trees and time.monotonic() >= self.next_sample:
+            more = more and self.reap()
+            if more is not self.behind:
+                self.hurry(on=more)
+            if self.trees and not more and time.monotonic() >= self.next_sample:
                 self.sample()
             open_ = self.flush() and open_
         self.end_all()
@@ -303,78 +398,90 @@ class Spawner:
     def receive(self) -> bool:
         """Take one packet; False at the end of the stream."""
         try:
-            data, anc, _, _ = self.sock.recvmsg(MAX_PACKET + 4096, _socket.CMSG_SPACE(4 * 16), _socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            return False
+            data, anc, flags, _ = self.sock.recvmsg(MAX_PACKET + 4096, _socket.CMSG_SPACE(4 * 16), _socket.MSG_CMSG_CLOEXEC)
+        except OSError as bad:
+            time.sleep(CROWDED_S)
+            return bad.errno not in GONE
         if not data:
             return False
         fds = [int.from_bytes(raw[n : n + 4], "little") for _, _, raw in anc for n in range(0, len(raw) // 4 * 4, 4)]
-        if data == b"big":
-            big = fds.pop(0)
-            data = read_all(big)
-            os.close(big)
-        self.handle(marshal.loads(data), fds)  # noqa: S302 - written by the supervisor
+        big = data.startswith(BIG)
+        if flags & _socket.MSG_CTRUNC:
+            self.refuse(marshal.loads(data[len(BIG) :] if big else data), fds)  # noqa: S302 - written by the supervisor
+            return True
+        if big:
+            memfd = fds.pop(0)
+            data = read_all(memfd)
+            os.close(memfd)
+        self.handle(marshal.loads(data), fds)  # noqa: S302
         return True
+
+    def refuse(self, packet: tuple[Any, ...], fds: list[int]) -> None:
+        """The system had no room for all descriptors of a packet: it cannot be done."""
+        self.spare()
+        for fd in fds:
+            os.close(fd)
+        if packet[0] == "spawn":
+            self.out.append(("failed", packet[1], EMFILE, "program", ""))
 
     def flush(self) -> bool:
         """Send what was found out; False when nobody listens any more."""
+        if not self.out:
+            return True  # what orphans used can wait for the next answer
         out, self.out = self.out, []
-        try:
-            for start in range(0, len(out), ANSWERS):
-                self.sock.send(marshal.dumps(out[start : start + ANSWERS]))
-        except OSError:
-            return False
-        return True
+        if self.reaped:
+            out = [("orphans", key, *used) for key, used in self.reaped.items()] + out  # before the "exit" that sums up
+            self.reaped = {}
+        return self.tell(out)
+
+    def tell(self, out: list[tuple[Any, ...]]) -> bool:
+        """Send these answers, in as many packets as they need."""
+        data = marshal.dumps(out)
+        if len(data) > MAX_PACKET and len(out) > 1:
+            half = len(out) // 2
+            return self.tell(out[:half]) and self.tell(out[half:])
+        while True:
+            try:
+                self.sock.send(data)
+            except OSError as bad:
+                if bad.errno in GONE:
+                    return False
+                if bad.errno == EMSGSIZE:
+                    return True  # nothing that is told is so long
+                time.sleep(CROWDED_S)  # the system has no room for it just now
+            else:
+                return True
 
     def end_all(self) -> None:
         """The supervisor is gone: ask every descendant to end, then make it."""
         deadline = time.monotonic() + 0.4
-        signo = SIGTERM
-        while pids := self.descendants():
-            for pid in pids:
-                try:
-                    os.kill(pid, signo)
-                except OSError:
-                    pass
-            while time.monotonic() < deadline and self.descendants():
+        signo, before = SIGTERM, list[int]()
+        while found := self.live_below(self.own.children(), signo):
+            while time.monotonic() < deadline and self.live_below(self.own.children()):
                 time.sleep(0.01)
-                self.reap()
-            self.reap()
-            signo = SIGKILL
-            time.sleep(0.01)
-
-    def descendants(self) -> list[int]:
-        """Everything alive below this process."""
-        found: list[int] = []
-        roots = children_of(os.getpid())
-        while roots:
-            pid = roots.pop()
-            stat = stat_of(pid)
-            if stat and pid not in found:
-                if stat[0] not in (b"Z", b"X"):
-                    found.append(pid)
-                roots += children_of(pid)
-        return found
+                let_go()
+            let_go()
+            if found == before:
+                time.sleep(0.01)  # else new ones appear, and it is a race
+            signo, before = SIGKILL, found
 
 
-class Joined:
-    """While it is entered this process is a member of control groups, and so is whatever it starts."""
+def let_go() -> None:
+    """Reap what has ended."""
+    try:
+        for _ in range(1000):
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                return
+    except ChildProcessError:
+        pass
 
-    def __init__(self, joins: Sequence[str]) -> None:
-        """`joins`: cgroup.procs files."""
-        self.joins = joins
-        self.homes: list[str] = []
 
-    def __enter__(self) -> None:
-        """Join. Raises OSError."""
-        for path in self.joins:
-            self.homes.append(home_of(path))
-            write_file(path, b"0")
-
-    def __exit__(self, *_: object) -> None:
-        """Go home."""
-        for path in self.homes:
-            write_file(path, b"0")
+def send_signal(pid: int, signo: int) -> None:
+    """Send it, unless the process has ended meanwhile."""
+    try:
+        os.kill(pid, signo)
+    except OSError:
+        pass
 
 
 def bound_descriptors(pid: int, most: int) -> None:
@@ -384,34 +491,6 @@ def bound_descriptors(pid: int, most: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), hard))
     except OSError:
         pass  # it has ended
-
-
-def home_of(path: str) -> str:
-    """The cgroup.procs file of the group that this process is in, in the hierarchy that `path` belongs to. Raises OSError."""
-    own = [line.split(":", 2) for line in read_file("/proc/self/cgroup").decode().splitlines()]
-    for line in read_file("/proc/self/mountinfo").decode().splitlines():
-        words = line.split()
-        mount, kind, options = words[4], words[words.index("-") + 1], words[-1].split(",")
-        if kind in {"cgroup", "cgroup2"} and path.startswith(f"{mount}/"):
-            for _, names, group in own:
-                if names.split(",")[0] in options if names else kind == "cgroup2":
-                    return f"{mount}{group.rstrip('/')}/cgroup.procs"
-    raise FileNotFoundError(ENOENT, "no such cgroup hierarchy", path)
-
-
-def write_file(path: str, data: bytes) -> None:
-    """Write a control file. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def is_live(pid: int) -> bool:
-    """Whether `pid` is there and no zombie."""
-    stat = stat_of(pid)
-    return stat is not None and stat[0] not in {b"Z", b"X"}
 
 
 def read_all(fd: int) -> bytes:
@@ -428,4 +507,4 @@ if __name__ == "__main__":
     os.set_inheritable(SOCKET_FD, False)  # noqa: FBT003 - a command that held it would hide this process's end
     for ignored in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE):
         _signal.signal(ignored, _signal.SIG_IGN)
-    Spawner(_socket.socket(fileno=SOCKET_FD)).serve()
+    Spawner(_socket.socket(fileno=SOCKET_FD), int(sys.argv[1])).serve()

@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentnb import requests
 from agentnb.engine.attempt import EarlyInput
+from agentnb.engine.budget import Budgets
 from agentnb.engine.checkout import Checkouts
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
@@ -21,10 +21,9 @@ from agentnb.engine.peers import Peers
 from agentnb.engine.proc import children_of
 from agentnb.engine.process import Spawner, prepare_host
 from agentnb.engine.recorder import Recorder
-from agentnb.engine.scheduler import Queue, Waiting
+from agentnb.engine.session_host import SessionHost, malformed
 from agentnb.engine.stop import Stop
 from agentnb.engine.watching import Watching
-from agentnb.engine.work import Work
 from agentnb.errors import StoreError
 from agentnb.events import (
     ArtifactSaved,
@@ -39,10 +38,15 @@ from agentnb.events import (
     SessionStarted,
     StepFinished,
     StepStarted,
+    WorkspaceChanged,
 )
 from agentnb.history.owners import door_path
 from agentnb.history.store import Store
 from agentnb.ids import new_id
+from agentnb.lineage import stamp_of
+
+if TYPE_CHECKING:
+    from agentnb.engine.services import Services
 
 #: When the client is gone its commands get this long between SIGTERM and SIGKILL.
 ORPHAN_GRACE_S = 0.5
@@ -56,138 +60,12 @@ KEPT_ENVS = 16
 FLOOD = 4
 
 
-class SessionHost:
-    """One session: its queue, its live executions, and what these need of the supervisor."""
-
-    def __init__(self, supervisor: Supervisor, session: Json, recorder: Recorder, max_parallel: int) -> None:
-        """Make its queue."""
-        self.id: str = session["id"]
-        self.recorder = recorder
-        self.store = recorder.store
-        self.queue = Queue(max_parallel, self._start)
-        self.live: dict[str, Execution] = {}
-        self.ended = False
-        self._supervisor = supervisor
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: list[Callable[[], None]] = []
-
-    # what executions need (executor.Host)
-
-    def emit(self, event: Message) -> None:
-        """Record an event and pass it on."""
-        self.recorder.emit(event)
-
-    def tell(self, message: Message) -> None:
-        """Send a signal to the client that launched it."""
-        self._supervisor.peers.first.send([message])
-
-    def spawner(self) -> Spawner:
-        """The live spawner."""
-        return self._supervisor.spawner
-
-    def environment(self, env_id: int) -> dict[str, str]:
-        """The environment with this number."""
-        return self._supervisor.envs.get(env_id, {})
-
-    def output(self, run_id: str, stream: str, data: bytes) -> None:
-        """A watched run printed something."""
-        self._supervisor.watching.add(run_id, stream, data)
-
-    def git_dirty(self, work: Work) -> asyncio.Future[bool | None]:
-        """Whether the checkout that the work is done in differs from its commit; asked now, answered later."""
-        return self._supervisor.checkouts.dirty(work["cwd"], work["env_id"])
-
-    # runs
-
-    def launch(self, run: Json, work: Any) -> None:
-        """Record the run and queue it."""
-        self.emit(RunQueued(run))
-        self.queue.put(Waiting(run, work))
-
-    def _start(self, item: Waiting) -> None:
-        try:
-            execution = Execution(self, item.run, item.work)
-        except Exception as bad:  # noqa: BLE001 - work that makes no sense fails its run, and frees its place
-            self.emit(RunFinished(item.run["id"], "failed", error=_malformed(bad)))
-            self._supervisor.forget(item.run["id"])
-            self.queue.finished(item.run["id"])
-            return
-        self.live[execution.run_id] = execution
-        execution.early = item.early
-        execution.watched = self._supervisor.watching.wants(execution.run_id)
-        task = asyncio.get_running_loop().create_task(self._run(execution))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, execution: Execution) -> None:
-        try:
-            await execution.go()
-        finally:
-            self._supervisor.watching.finish(execution.run_id)
-            del self.live[execution.run_id]
-            self._supervisor.forget(execution.run_id)
-            self.queue.finished(execution.run_id)
-            self._check_idle()
-
-    def send(self, run_id: str, given: EarlyInput) -> None:
-        """Write to the stdin of a run, waiting or live."""
-        item, execution = self.queue.item(run_id), self.live.get(run_id)
-        work = item.work if item is not None else execution.work if execution is not None else None
-        if work is None:
-            given.settle("it is not running; it has ended")
-        elif work["stdin"] is not True:
-            given.settle("it has no open stdin; launch it with stdin=True")
-        elif item is not None:
-            item.early.append(given)
-        elif execution is not None:
-            execution.send(given)
-
-    def stop(self, run_id: str, why: Stop) -> None:
-        """End one run, waiting or live."""
-        if (item := self.queue.drop(run_id)) is not None:
-            for given in item.early:
-                given.settle("it ended before it could read that")
-            status = "cancelled" if why.status == "interrupted" else why.status
-            detail: Json = {"metadata": {"trace_id": item.run.get("trace_id")}}
-            self.emit(RunFinished(run_id, status, error={"kind": why.kind, "message": why.message}, detail=detail))
-            self._supervisor.forget(run_id)
-            self._check_idle()
-        elif (execution := self.live.get(run_id)) is not None:
-            execution.stop(why)
-
-    def stop_all(self, why: Stop) -> None:
-        """End every run of the session."""
-        for run_id in [*self.queue.waiting, *self.live]:
-            self.stop(run_id, why)
-
-    def env_ids(self) -> list[int]:
-        """Numbers of the environments that its runs need."""
-        return [item.work["env_id"] for item in self.queue.items()] + [execution.work["env_id"] for execution in self.live.values()]
-
-    def when_idle(self, callback: Callable[[], None]) -> None:
-        """Call back once no run is left."""
-        self._idle.append(callback)
-        self._check_idle()
-
-    def _check_idle(self) -> None:
-        if not self.live:
-            self.recorder.hurry()
-        if not len(self.queue) and not self.live:
-            callbacks, self._idle = self._idle, []
-            for callback in callbacks:
-                callback()
-
-
 def _refuse(_: Peer, message: Message) -> None:
     raise PermissionError(f"{message.type} is not for a client that did not start this supervisor")
 
 
-def _malformed(bad: Exception) -> Json:
-    return {"kind": "invalid_config", "message": f"the request makes no sense to the supervisor ({type(bad).__name__}: {bad})"}
-
-
 #: Events that only a client which watches the run gets; everybody reads them in the history.
-_DETAILS = (RunQueued, StepStarted, StepFinished, SessionStarted, SessionEnded, ArtifactSaved)
+_DETAILS = (RunQueued, StepStarted, StepFinished, SessionStarted, SessionEnded, ArtifactSaved, WorkspaceChanged)
 
 
 class Supervisor:
@@ -201,12 +79,15 @@ class Supervisor:
         self._of_run: dict[str, SessionHost] = {}
         self._closing = False
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self.spawner = Spawner(self._loop, self._spawner_died)
+        self._stamp = stamp_of(self._id)
+        self.spawner = Spawner(self._loop, self._spawner_died, self._stamp)
         self.peers = Peers(self._loop, sock, self._greeting(), self._handle, self._peer_gone)
         self.checkouts = Checkouts(lambda: self.spawner)
+        self._services: Services | None = None
         self.envs: dict[int, dict[str, str]] = {}
         self._envs_bound = 2 * KEPT_ENVS
         self.watching = Watching(self._loop)
+        self.budgets = Budgets(self._record, lambda told: self.peers.first.send([told]), self._stop_for_budget)
         self._recorders: dict[str, Recorder] = {}
         self._sessions: dict[str, SessionHost] = {}
         self._refused: dict[str, str] = {}
@@ -231,9 +112,18 @@ class Supervisor:
             if not session.ended and not self.detached:
                 session.emit(SessionEnded(session.id, "ended"))
         self.spawner.close()
+        end_own_children(set())  # of a spawner that had to be killed
         for recorder in self._recorders.values():
             recorder.close()
         self.peers.close()
+
+    def services(self) -> Services:
+        """The processes that runs share; they end with the spawner, if not before."""
+        if self._services is None:
+            from agentnb.engine.services import Services  # most notebooks need none
+
+            self._services = Services(lambda: self.spawner)
+        return self._services
 
     def _idle(self, session: SessionHost) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -246,9 +136,26 @@ class Supervisor:
         if not self._done.done():
             self._done.set_result(None)
 
+    def admit(self, run_id: str, session: SessionHost) -> bool:
+        """A run of this session comes; False when there is one with this id."""
+        if run_id in self._of_run:
+            return False
+        self._of_run[run_id] = session
+        return True
+
+    def _record(self, session_id: str, event: Message) -> None:
+        if (session := self._sessions.get(session_id)) is not None:
+            session.emit(event)
+
+    def _stop_for_budget(self, run_id: str, why: Stop, waiting: bool) -> None:  # noqa: FBT001 - as Budgets calls it
+        session = self._of_run.get(run_id)
+        if session is not None and (session.queue.item(run_id) is not None) == waiting:
+            session.stop(run_id, why)
+
     def forget(self, run_id: str) -> None:
         """The run is over."""
         self._of_run.pop(run_id, None)
+        self.budgets.leave(run_id)
         self._loop.call_soon(self._stop_if_unneeded)
 
     def _peer_gone(self, peer: Peer) -> None:
@@ -275,7 +182,7 @@ class Supervisor:
         except Exception as bad:
             number = getattr(message, "request_id", None)
             if number is not None:
-                peer.send([Reply(number, error=_malformed(bad)["message"])])
+                peer.send([Reply(number, error=malformed(bad)["message"])])
             raise  # the peer notes it
 
     def _on_hello(self, peer: Peer, message: requests.Hello) -> None:
@@ -297,7 +204,7 @@ class Supervisor:
         self._loop.remove_reader(self._client)
         os.close(self._client)
         self._client = -1
-        self.peers.dismiss(self.peers.first)
+        self.peers.first.finish()
 
     def _on_set_env(self, _: Peer, message: requests.SetEnv) -> None:
         self.envs[message.env_id] = message.env
@@ -317,11 +224,14 @@ class Supervisor:
     def _on_open_session(self, _: Peer, message: requests.OpenSession) -> None:
         try:
             recorder = self._recorder(message.store)
+            spent = {} if message.budget is None else recorder.store.spent(message.session["id"])
         except (StoreError, OSError) as bad:
             self._refused[message.session["id"]] = str(bad)
             return
         session = SessionHost(self, message.session, recorder, message.max_parallel)
         self._sessions[session.id] = session
+        if message.budget is not None:
+            self.budgets.open(session.id, message.budget, spent)
         if not self.detached:  # else it is told of, and ended, by the supervisor that lives with the notebook
             session.emit(SessionStarted(message.session))
 
@@ -338,7 +248,7 @@ class Supervisor:
 
     def _on_launch(self, peer: Peer, message: requests.Launch) -> None:
         session = self._sessions.get(message.run["session_id"])
-        if session is None or session.ended:
+        if session is None or (session.ended and not (message.work.get("bound") or message.run.get("parent_run_id") in session.live)):
             why = self._refused.get(message.run["session_id"], "the session has ended; start a new one with nb.Session(...)")
             error = {"kind": "startup_failed", "message": why}
             peer.send([RunFinished(message.run["id"], "failed", error=error)])
@@ -369,6 +279,7 @@ class Supervisor:
     def _end_reply(self, peer: Peer, session: SessionHost, request_id: int) -> None:
         session.recorder.flush()
         self._sessions.pop(session.id, None)
+        self.budgets.close(session.id)
         peer.send([Reply(request_id, {"trouble": session.recorder.trouble})])
 
     def _on_send_input(self, peer: Peer, message: requests.SendInput) -> None:
@@ -460,12 +371,14 @@ class Supervisor:
     def _spawner_died(self) -> None:
         """Its children are ours now: end them, fail their runs, and start another spawner."""
         end_own_children({self.spawner.pid})
-        self.spawner = Spawner(self._loop, self._spawner_died)
+        self.spawner = Spawner(self._loop, self._spawner_died, self._stamp)
         self.peers.greet(self._greeting())
         for env_id, env in self.envs.items():
             self.spawner.set_env(env_id, env)
         why = Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it")
         self.checkouts.spawner_died(why)
+        if self._services is not None:
+            self._services.lost()
         for session in self._sessions.values():
             for execution in list(session.live.values()):
                 execution.spawner_died(why)

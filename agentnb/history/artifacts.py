@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -32,20 +32,41 @@ class Blobs:
 
     def put_bytes(self, data: bytes) -> tuple[str, int]:
         """Keep `data`; return its checksum and size. Raises StoreError."""
-        return self._put([data])
+        return self.put_pieces([data])
 
-    def put_file(self, source: str | Path) -> tuple[str, int]:
+    def put_file(self, source: str | Path, stopped: Callable[[], bool] | None = None) -> tuple[str, int]:
         """Keep what the file holds as it is read; return checksum and size of exactly the bytes that were kept.
 
-        It is read in pieces of 1 MiB, so a file of any size costs no memory. Raises StoreError.
+        It is read in pieces of 1 MiB, so a file of any size costs no memory. `stopped` is asked before each piece whether to give it up.
+        Raises StoreError.
         """
+
+        def pieces() -> Iterator[bytes]:
+            while piece := file.read(_PIECE):
+                if stopped is not None and stopped():
+                    raise StoreError(f"the file {source} was not kept as an artifact: the run was to end")
+                yield piece
+
         try:
             with Path(source).open("rb") as file:
-                return self._put(iter(lambda: file.read(_PIECE), b""))
+                return self.put_pieces(pieces())
         except StoreError:
             raise
         except OSError as bad:
             raise StoreError(f"the file {source} could not be kept as an artifact: {bad.strerror or bad}") from bad
+
+    def adopt(self, source: Path) -> tuple[str, int]:
+        """Keep the file `source`, of the same file system, by moving it here; return checksum and size. Raises StoreError."""
+        try:
+            with source.open("rb") as file:
+                checksum = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            size = source.stat().st_size
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._place(str(source), self.locate(checksum), size)
+            source.unlink(missing_ok=True)  # still there only when those bytes were kept already
+        except OSError as bad:
+            raise store_fault(bad, self.root, "keeping an artifact in") from bad
+        return checksum, size
 
     def read(self, checksum: str) -> bytes:
         """The bytes of `checksum`. Raises ArtifactCorrupted when they are missing or are not those bytes."""
@@ -81,7 +102,8 @@ class Blobs:
             raise StoreError(f"{checksum!r} is no artifact checksum; it reads 'sha256:' and 64 lower-case hex digits")
         return self.root / match[1][:2] / match[1][2:]
 
-    def _put(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+    def put_pieces(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+        """Keep the bytes of all pieces in their order; return their checksum and size. Raises StoreError."""
         digest, size, temporary = hashlib.sha256(), 0, ""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -41,7 +41,9 @@ DEFAULTS: dict[str, Need] = {
     "claude": Need(None, 512 * _MB, 10.0),
     "python": Need(10.0, 128 * _MB, 100.0),
     "coroutine": Need(10.0, None, None),
+    "replay": Need(None, None, None),
     "local_model": Need(None, 320 * _MB, 100.0),
+    "openai_compatible": Need(None, 64 * _MB, 5.0),
 }
 
 _RUNS = """SELECT run_s, peak_memory_bytes, cpu_s FROM runs
@@ -92,7 +94,7 @@ def _default(spec: AnySpec | Handler) -> Estimate:
     kind = default_kind(spec)
     need = DEFAULTS[kind]
     if isinstance(spec, LocalModel):
-        need = Need(_LOAD_S + spec.max_tokens / _TOKENS_PER_S, need.memory, 100.0 * spec.threads)
+        need = Need(_LOAD_S + spec.max_tokens / _TOKENS_PER_S, need.memory, 100.0 * (spec.threads or 1))
     return Estimate(
         source="default",
         basis=f"the built-in default for {kind}: the history knows no completed run of this command",

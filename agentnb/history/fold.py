@@ -19,26 +19,28 @@ from agentnb.states import TRANSITIONS, RunStatus
 RUN_CHANGES = (
     "status", "started_at", "finished_at", "exit_code", "signal", "reason", "error_kind", "error", "output", "attempts", "handle",
     "run_s", "cpu_s", "peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes",
-    "input_tokens", "output_tokens", "cost_usd", "tokens_per_s", "stdout_bytes", "stderr_bytes", "detail", "usage",
-)  # fmt: skip
-RUN_COLUMNS = (
-    "id", "session_id", "group_id", "name", "target_kind", "target", "command", "runtime_kind", "created_at", "timeout_s",
-    "input", "params", "tags", "parent_run_id", "cache_key", "trace_id", "owner", "schema_version", *RUN_CHANGES,
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd", "tokens_per_s", "turns", "model",
+    "agent_session", "workspace", "files_changed", "insertions", "deletions", "stdout_bytes", "stderr_bytes", "detail", "usage",
 )  # fmt: skip
 STEP_CHANGES = (
     "status", "finished_at", "error_kind", "error", "exit_code", "usage", "cpu_s", "peak_memory_bytes",
-    "tokens", "input_tokens", "output_tokens", "cost_usd", "output",
+    "tokens", "input_tokens", "output_tokens", "cost_usd", "output", "run_s",
 )  # fmt: skip
-STEP_COLUMNS = ("run_id", "id", "parent_id", "kind", "name", "attempt", "created_at", "started_at", "input", *STEP_CHANGES)
 ARTIFACT_COLUMNS = (
     "id", "name", "content_type", "size", "location", "checksum", "created_at", "source_run", "source_step", "schema_version",
 )  # fmt: skip
 SESSION_CHANGES = ("status", "ended_at")
 SESSION_COLUMNS = ("id", "name", "created_at", "tags", "owner", "schema_version", *SESSION_CHANGES)
 
-_COPIED_FROM_RUN = ("id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key", "trace_id")
+_COPIED_FROM_RUN = (
+    "id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key", "trace_id",
+    "replay_of",
+)  # fmt: skip
 _USAGE = ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")
 _STREAMS = ("stdout", "stderr")
+_TOTALS = tuple(f.name for f in fields(ev.UsageReported) if f.name not in {"run_id", "at"})
+#: Parts of events that rows hold, too.
+_SHARED = ("usage", "detail")
 _AS_COLUMNS = {"at", "run_id", "step_id", "session_id"}
 _BODY = {cls: tuple(f.name for f in fields(cls) if f.name not in _AS_COLUMNS) for cls in ev.RECORDED}
 _MOVES: dict[str, frozenset[str]] = {old.value: frozenset(map(str, new)) for old, new in TRANSITIONS.items() if isinstance(old, RunStatus)}
@@ -104,6 +106,16 @@ class Fold:
         self.step_ends: dict[tuple[str, str], Row] = {}
         self.artifacts: list[Row] = []
         self.outputs: list[tuple[Any, ...]] = []
+        self._texts: dict[int, tuple[Any, str]] = {}
+
+    def _shared(self, value: Any) -> str | None:
+        """`_json` of a part that several events or rows hold, made once."""
+        if value is None:
+            return None
+        known = self._texts.get(id(value))
+        if known is None:  # the value is kept, so that no other one gets its id
+            known = self._texts[id(value)] = (value, dumps(value))
+        return known[1]
 
     def add(self, event: ev.Message) -> None:
         """Take the next event. Raises TypeError for one that is no recorded event."""
@@ -131,9 +143,12 @@ class Fold:
             data.update((s, {k: v for k, v in data[s].items() if k != "text"}) for s in _STREAMS if isinstance(data.get(s), dict))
         elif type(event) is ev.SessionStarted:
             session_id = event.session.get("id")
-        self.log.append(
-            (event.at, event.type, session_id or self._session.get(run_id or ""), run_id, getattr(event, "step_id", None), dumps(data))
-        )
+        shared = [(name, text) for name in _SHARED if (text := self._shared(data.pop(name, None))) is not None]
+        text = dumps(data)
+        for name, part in shared:
+            text = f'{text[:-1]}{"," if len(text) > 2 else ""}"{name}":{part}}}'
+        session_id = session_id or self._session.get(run_id or "")
+        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), text))
 
     def _run(self, run_id: str) -> Row | None:
         """The row to write changes of a live run to; None when the run is unknown or has ended."""
@@ -196,7 +211,7 @@ class Fold:
 
     def _usage_reported(self, event: ev.UsageReported) -> None:
         if (row := self._run(event.run_id)) is not None:
-            for name in ("input_tokens", "output_tokens", "cost_usd", "tokens_per_s"):
+            for name in _TOTALS:
                 if (value := getattr(event, name)) is not None:
                     row[name] = value
 
@@ -208,7 +223,7 @@ class Fold:
         row.update(
             finished_at=event.at, exit_code=event.exit_code, signal=event.signal, error_kind=_mapping(event.error).get("kind"),
             error=_json(event.error), output=_json(event.output), reason=detail.get("reason"), run_s=event.run_s,
-            cpu_s=usage.get("cpu_time"), usage=_json(event.usage), detail=_json(event.detail or None),
+            cpu_s=usage.get("cpu_time"), usage=self._shared(event.usage), detail=self._shared(event.detail or None),
         )  # fmt: skip
         if event.attempts:
             row["attempts"] = event.attempts
@@ -244,9 +259,9 @@ class Fold:
         usage, tokens = _mapping(event.usage), _mapping(event.tokens)
         row.update(
             status=event.status, finished_at=event.at, error_kind=_mapping(event.error).get("kind"), error=_json(event.error),
-            exit_code=event.exit_code, usage=_json(event.usage), cpu_s=usage.get("cpu_time"),
+            exit_code=event.exit_code, usage=self._shared(event.usage), cpu_s=usage.get("cpu_time"),
             peak_memory_bytes=usage.get("peak_memory_bytes"), tokens=_json(event.tokens), input_tokens=tokens.get("input"),
-            output_tokens=tokens.get("output"), cost_usd=event.cost_usd, output=_json(event.output),
+            output_tokens=tokens.get("output"), cost_usd=event.cost_usd, output=_json(event.output), run_s=event.run_s,
         )  # fmt: skip
 
     def _artifact_saved(self, event: ev.ArtifactSaved) -> None:
@@ -258,6 +273,16 @@ class Fold:
         )  # fmt: skip
         self.artifacts.append(row)
 
+    def _workspace_changed(self, event: ev.WorkspaceChanged) -> None:
+        if (row := self._run(event.run_id)) is not None:
+            row["workspace"] = _json(event.workspace)
+            for name in ("files_changed", "insertions", "deletions"):
+                if (value := getattr(event, name)) is not None:
+                    row[name] = value
+
+    def _nothing(self, event: ev.Message) -> None:
+        """Only the log tells of it."""
+
     _FOLD: ClassVar[dict[type[ev.Message], Callable[[Any, Any], None]]] = {
         ev.SessionStarted: _session_started,
         ev.SessionEnded: _session_ended,
@@ -268,5 +293,7 @@ class Fold:
         ev.StepFinished: _step_finished,
         ev.ArtifactSaved: _artifact_saved,
         ev.UsageReported: _usage_reported,
+        ev.BudgetCrossed: _nothing,
+        ev.WorkspaceChanged: _workspace_changed,
         ev.RunFinished: _run_finished,
     }

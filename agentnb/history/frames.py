@@ -41,6 +41,18 @@ def steps_df(root: Path, **given: Unpack[Filters]) -> pd.DataFrame:
     return _frame(columns.STEPS, root, given)
 
 
+def _apart(names: list[str], taken: set[str]) -> list[str]:
+    """The names, with ``base.`` before each that is taken, as often as it needs."""
+    own, used, found = set(names), set(taken), []
+    for name in names:
+        free = name
+        while free in used or (free != name and free in own):
+            free = f"base.{free}"
+        used.add(free)
+        found.append(free)
+    return found
+
+
 def artifacts_df(root: Path, **given: Unpack[Filters]) -> pd.DataFrame:
     """One row per artifact, in the order of creation. Filters and errors: see `runs_df`, without `status`.
 
@@ -79,7 +91,7 @@ def group_df(root: Path, run_ids: Sequence[str], base: pd.DataFrame | None = Non
     left = base.take(places)
     taken = set(runs.columns)
     names = [".".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in left.columns]
-    left = left.set_axis([f"base.{name}" if name in taken else name for name in names], axis="columns")
+    left = left.set_axis(_apart(names, taken), axis="columns")
     joined = pd.concat([left, runs.set_axis(left.index, axis="index")], axis="columns")
     joined.attrs = dict(runs.attrs)
     return joined

@@ -55,6 +55,7 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0001_initial", _INITIAL),
     ("0002_trace_id", ("ALTER TABLE runs ADD COLUMN trace_id TEXT",)),
     ("0003_agents", tuple(f"ALTER TABLE runs ADD COLUMN {column}" for column in _AGENTS)),
+    ("0004_step_duration", ("ALTER TABLE steps ADD COLUMN run_s REAL",)),
 )
 
 _RECORD = "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied_at INTEGER NOT NULL)"

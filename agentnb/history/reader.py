@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,10 +16,11 @@ from agentnb.history import migrations
 from agentnb.history.faults import store_fault
 from agentnb.history.jsontext import bindable
 from agentnb.history.store import BUSY_MS, DATABASE, Store
+from agentnb.states import TRANSITIONS, RunStatus
 
 Record = dict[str, Any]
 
-_JSON = frozenset({"target", "error", "input", "output", "params", "tags", "detail", "usage", "tokens", "location"})
+_JSON = frozenset({"target", "error", "input", "output", "params", "tags", "detail", "usage", "tokens", "location", "workspace"})
 #: Shorter than this, a text is taken for a name only: ids that were made in one hour begin alike.
 _PREFIX = 4
 
@@ -100,10 +101,47 @@ def read_run(root: Path, key: str) -> Record:
         return _records(db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)))[0]
 
 
+def check_ended(root: Path, run_id: str) -> Record:
+    """The run, if it has ended. Raises ConfigError when it has not, StoreError."""
+    run = read_run(root, run_id)
+    if RunStatus(run["status"]) in TRANSITIONS:
+        raise ConfigError(f"export: run {run['name']!r} has not ended, it reads {run['status']}; wait for it first: run.wait()")
+    return run
+
+
 def read_steps(root: Path, run_id: str) -> list[Record]:
     """The steps of a run in the order of their creation, JSON decoded, stamps in microseconds UTC."""
     with reading(root) as db:
         return _records(db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY created_at, rowid", (run_id,)))
+
+
+def read_last_steps(root: Path, run_id: str, most: int) -> tuple[list[Record], int]:
+    """The last `most` steps of a run, and those that they belong to, oldest first, and how many there are in all.
+
+    For views: `input` and `output` are JSON text that may be cut, `error` is its message.
+    """
+    with reading(root) as db:
+        [(total,)] = db.execute("SELECT count(*) FROM steps WHERE run_id = ?", (run_id,))
+        found = _dicts(db.execute(f"{_BRIEF_STEPS} ORDER BY created_at DESC, rowid DESC LIMIT ?", (run_id, most)))[::-1]
+        while missing := {row["parent_id"] for row in found} - {row["id"] for row in found} - {None}:
+            marks = ", ".join("?" * len(missing))
+            above = _dicts(db.execute(f"{_BRIEF_STEPS} AND id IN ({marks}) ORDER BY created_at, rowid", (run_id, *missing)))
+            if not above:
+                break
+            found = above + found
+        return found, total
+
+
+#: More than this of a step's input or output no view shows.
+_BRIEF = 2000
+_BRIEF_STEPS = f"""SELECT id, parent_id, kind, name, status, started_at, finished_at, run_s, exit_code, input_tokens, output_tokens, cost_usd,
+    substr(input, 1, {_BRIEF}) AS input, substr(output, 1, {_BRIEF}) AS output,
+    substr(json_extract(error, '$.message'), 1, {_BRIEF}) AS error FROM steps WHERE run_id = ?"""  # noqa: S608 - no text of anybody
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[Record]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def read_artifacts(root: Path, run_id: str) -> list[Record]:
@@ -124,14 +162,25 @@ def read_output(root: Path, run_id: str, stream: Literal["stdout", "stderr"]) ->
     return output_bytes(root, *row) if row else b""
 
 
-def read_logs(root: Path, run_id: str) -> dict[str, Record]:
-    """Where a finished run's streams are, by name: {"size": bytes, "text": str | None, "path": str | None}, as in events.RunFinished."""
+def read_runs(root: Path, run_ids: Collection[str]) -> list[Record]:
+    """Those of these runs that the history knows, as `read_run` gives them."""
     with reading(root) as db:
-        rows = db.execute("SELECT stream, size, inline, path FROM logs WHERE run_id = ?", (run_id,)).fetchall()
-    return {
-        str(stream): {"size": size, "text": inline.decode("utf-8", "replace") if isinstance(inline, bytes) else inline, "path": path}
-        for stream, size, inline, path in rows
-    }
+        return _records(db.execute("SELECT * FROM runs WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(run_ids)),)))
+
+
+def read_logs(root: Path, run_ids: Collection[str]) -> dict[str, dict[str, Record]]:
+    """Where the streams of finished runs are, by run and name.
+
+    Each is {"size": bytes, "text": str | None, "path": str | None}, as in events.RunFinished.
+    """
+    query = "SELECT run_id, stream, size, inline, path FROM logs WHERE run_id IN (SELECT value FROM json_each(?))"
+    with reading(root) as db:
+        rows = db.execute(query, (json.dumps(list(run_ids)),)).fetchall()
+    found: dict[str, dict[str, Record]] = {}
+    for run_id, stream, size, inline, path in rows:
+        text = inline.decode("utf-8", "replace") if isinstance(inline, bytes) else inline
+        found.setdefault(run_id, {})[str(stream)] = {"size": size, "text": text, "path": path}
+    return found
 
 
 def output_bytes(root: Path, inline: str | bytes | None, path: str | None) -> bytes:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,9 +25,13 @@ from agentnb.history.faults import store_fault
 from agentnb.history.jsontext import dumps
 from agentnb.history.owners import OwnerLock
 from agentnb.history.strays import end_strays, still_serves
+from agentnb.lineage import stamp_of
 
 DATABASE = "history.db"
 BUSY_MS = 10_000
+#: The write-ahead log is copied into the database when it has so many pages of 4 KiB: less often than by default, as pages come again.
+CHECKPOINT_PAGES = 4000
+CACHE_KIB = 8_000
 #: A writer that serves others meanwhile waits for another's lock this long, and tries again later.
 OWNER_BUSY_MS = 1_000
 
@@ -55,15 +60,32 @@ _SESSION = _lay_over("sessions", fold.SESSION_COLUMNS, fold.SESSION_CHANGES, "ac
 #: A supervisor died and its sessions were ended with it, but the notebook lives and goes on under another supervisor.
 _SESSION_AGAIN = "UPDATE sessions SET status = 'active', ended_at = NULL, owner = ? WHERE id = ? AND status = 'ended'"
 _SESSION_END = "UPDATE sessions SET status = ?, ended_at = ? WHERE id = ? AND status = 'active'"
-_RUN = _insert("runs", fold.RUN_COLUMNS)
 _RUN_CHANGE = f"UPDATE runs SET {', '.join(f'{c} = coalesce(?, {c})' for c in fold.RUN_CHANGES)} WHERE id = ?"  # noqa: S608
-_STEP = _lay_over("steps", fold.STEP_COLUMNS, fold.STEP_CHANGES, "running")
 _STEP_END = (
     f"UPDATE steps SET {', '.join(f'{c} = ?' for c in fold.STEP_CHANGES)}"  # noqa: S608
     " WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
 )
 _ARTIFACT = _insert("artifacts", fold.ARTIFACT_COLUMNS)
+_SPENT = (
+    "SELECT sum(cost_usd), sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0) + coalesce(cache_read_tokens, 0)"
+    " + coalesce(cache_write_tokens, 0)), min(started_at) FROM runs WHERE session_id = ? AND target_kind IS NOT 'replay'"
+)
 _OUTPUT = "INSERT OR REPLACE INTO logs (run_id, stream, size, inline, path) VALUES (?, ?, ?, ?, ?)"
+
+
+@cache
+def _insert_some(table: str, columns: tuple[str, ...]) -> str:
+    return _insert(table, columns) if table == "runs" else _lay_over(table, columns, fold.STEP_CHANGES, "running")
+
+
+def _inserts(table: str, rows: Iterable[fold.Row]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """Statements and their rows, in groups that give the same columns: to bind a NULL costs more than not to name its column."""
+    groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        given = {name: value for name, value in row.items() if value is not None}
+        groups.setdefault(tuple(given), []).append(tuple(given.values()))
+    for columns, values in groups.items():
+        yield _insert_some(table, columns), values
 
 
 def _rows(rows: Iterable[fold.Row], columns: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -76,6 +98,7 @@ class Store:
     def __init__(self, root: Path, db: sqlite3.Connection) -> None:
         """Wrap an open, migrated database; use `open`."""
         self.root = root
+        self._runs = root / "runs"
         self.blobs = Blobs(root / "blobs")
         self.recovered: list[str] = []
         self._db = db
@@ -100,14 +123,14 @@ class Store:
             raise StoreError(f"the store {str(chosen)!r} cannot be found: the current directory was deleted; {advice}") from None
 
     @classmethod
-    def open(cls, root: Path, *, owner: str | None = None) -> Store:
-        """Open the store at `root`, creating and migrating it as needed.
+    def open(cls, root: Path, *, owner: str | None = None, busy_ms: int = BUSY_MS) -> Store:
+        """Open the store at `root`, creating and migrating it as needed. Another's lock is waited for `busy_ms`.
 
         With `owner` (letters, digits, ``.-_``), new runs belong to it for as long as this process holds its lock, and what dead
         owners left live is recovered (their ids: `recovered`). Raises StoreError, or StoreTooNew for one of a newer agentnb.
         """
         _make_folders(root)
-        db = _connect(root / DATABASE)
+        db = _connect(root / DATABASE, busy_ms)
         store = cls(root, db)
         try:
             if owner is not None:
@@ -150,6 +173,12 @@ class Store:
         # SQLite holds the one that was opened open, so that its inode number is not given to another meanwhile.
         return self._file is None or not os.path.samestat(found, self._file)
 
+    def spent(self, session_id: str) -> dict[str, Any]:
+        """What the runs of a session used: `cost_usd`, `tokens`, and `began`, the first start (microseconds UTC). Raises StoreError."""
+        with self._lock, self._guarded("reading"):
+            row = self._db.execute(_SPENT, (session_id,)).fetchone()
+        return dict(zip(("cost_usd", "tokens", "began"), row, strict=True))
+
     def recover(self) -> list[str]:
         """End what owners that no longer live left live: running runs read interrupted, pending ones cancelled. Returns their ids."""
         with self._lock, self._guarded("recovering"):
@@ -160,7 +189,7 @@ class Store:
         """The folder for a run's files; it is not created. Raises StoreError for an id that is no plain file name."""
         if not run_id or run_id.startswith(".") or "/" in run_id or "\0" in run_id:
             raise StoreError(f"{run_id!r} cannot be a run's id: it is no plain file name")
-        return self.root / "runs" / run_id
+        return self._runs / run_id
 
     def close(self) -> None:
         """Close the database and give up the owner's lock; closing twice is fine."""
@@ -206,7 +235,7 @@ class Store:
             lock.close()
         ended = recovery.run_ids(left)
         if not still_serves(*writer or (None, None)):  # else this store is a copy, and the runs go on in the one it was copied from
-            end_strays(ended)
+            end_strays(ended, stamp_of(owner))
         return ended
 
     def _write(self, events: Sequence[Message], *, clean: bool = False) -> None:
@@ -221,12 +250,12 @@ class Store:
         db.executemany(_LOG, batch.log)
         for statement, rows in (
             (_SESSION_END, _rows(batch.session_ends.values(), (*fold.SESSION_CHANGES, "id"))),
-            (_SESSION_AGAIN, [(owner, row["id"]) for row in batch.sessions.values() if row["status"] == "active"]),
+            (_SESSION_AGAIN, [(owner, session) for session in batch.sessions]),
             (_SESSION, _rows(batch.sessions.values(), fold.SESSION_COLUMNS)),
-            (_RUN, _rows(batch.new_runs.values(), fold.RUN_COLUMNS)),
+            *_inserts("runs", batch.new_runs.values()),
             (_RUN_CHANGE, _rows(batch.runs.values(), (*fold.RUN_CHANGES, "id"))),
             (_STEP_END, _rows(batch.step_ends.values(), (*fold.STEP_CHANGES, "run_id", "id"))),
-            (_STEP, _rows(batch.steps.values(), fold.STEP_COLUMNS)),
+            *_inserts("steps", batch.steps.values()),
             (_ARTIFACT, _rows(batch.artifacts, fold.ARTIFACT_COLUMNS)),
             (_OUTPUT, batch.outputs),
         ):
@@ -265,15 +294,17 @@ def _make_folders(root: Path) -> None:
         raise store_fault(bad, root, "opening") from bad
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, busy_ms: int) -> sqlite3.Connection:
     try:
-        db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=64)
+        db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False, cached_statements=64)
     except sqlite3.Error as bad:
         raise store_fault(bad, path, "opening") from bad
     try:
         migrations.pending(db, path)  # before anything is changed: a store that is too new is left as it is
         _use_wal(db)
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         migrations.migrate(db, path)
     except sqlite3.Error as bad:
         db.close()

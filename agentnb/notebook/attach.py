@@ -17,10 +17,11 @@ from agentnb.history import reader
 from agentnb.history.owners import door_path, is_owner
 from agentnb.history.store import Store
 from agentnb.notebook import loop as loops
+from agentnb.notebook.aftermath import ends_of
 from agentnb.notebook.handles import RunHandle
 from agentnb.notebook.launching import settle
 from agentnb.notebook.live import LiveRun
-from agentnb.notebook.remote import RemoteRun, end_of, launched
+from agentnb.notebook.remote import RemoteRun, launched
 
 #: A run that reads live but is nowhere to be found may be ending just now; after this long it is not.
 _DOUBT_S = 3.0
@@ -54,7 +55,7 @@ def _handle(root: Path, run_id: str) -> RunHandle:
     deadline = time.monotonic() + _DOUBT_S
     while True:
         row = reader.read_run(root, run_id)
-        final = end_of(root, row)
+        final = ends_of(root, [row])[row["id"]]
         if final is not None:
             run = RemoteRun(Nobody(loops.engine_loop().loop), root, launched(row), grace_s=0.0)
             run.catch_up(row)

@@ -8,57 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
+from agentnb import units
 from agentnb.errors import ConfigError
 from agentnb.notebook.render import to_bundle
-from agentnb.notebook.snapshot import GroupSnapshot, Segment, Snapshot
-
-if TYPE_CHECKING:
-    from agentnb.notebook.widgets import LiveView
+from agentnb.notebook.snapshot import GroupSnapshot, Snapshot
+from agentnb.notebook.views import Loop, MakeView, View, ViewSource
 
 MODES = ("auto", "live", "static", "text")
 VARIABLE = "AGENTNB_DISPLAY"
 FLUSH_S = 0.25
+_SHORTEST_S = 0.05
 #: A view is drawn so seldom that drawing takes at most this share of the loop thread.
 _BUSY_SHARE = 8
 _BLOCKED_NOTE = "While a cell blocks, press the stop button (interrupt the kernel) to cancel."
 _log = logging.getLogger(__name__)
-
-
-class ViewSource(Protocol):
-    """What a view shows. Every method may be called from any thread and returns at once."""
-
-    def snapshot(self) -> Snapshot:
-        """The state now."""
-
-    def version(self) -> int:
-        """A number that rises whenever `snapshot` would differ or output came."""
-
-    def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
-        """The output of a run after `seq`: (new seq, new pieces, gap).
-
-        With a gap, pieces were lost and the list is the whole bounded tail.
-        """
-
-    def watch(self, run_ids: list[str], on: bool) -> None:  # noqa: FBT001 - the protocol that sources are written to
-        """Ask for live output of these runs, or no longer."""
-
-    def request_cancel(self, run_ids: list[str] | None) -> None:
-        """Ask for the end of these runs; None: of all."""
-
-    def call_when_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, on any thread, when nothing will change any more; at once if that is so already."""
-
-
-class Loop(Protocol):
-    """The background loop's thread."""
-
-    def call_soon(self, fn: Callable[..., object], *args: Any) -> None:
-        """Run `fn` on the loop thread; may be called from any thread."""
-
-    def call_later(self, delay_s: float, fn: Callable[..., object], *args: Any) -> None:
-        """Run `fn` on the loop thread after a delay; to be called there."""
 
 
 def _checked(mode: object, where: str) -> str:
@@ -68,9 +33,10 @@ def _checked(mode: object, where: str) -> str:
 
 
 class DisplayOptions:
-    """How results show themselves.
+    """How results show themselves, and how long an async agent may block the others.
 
-    `display` is ``"auto"`` (live where a kernel and its widgets allow it), ``"live"``, ``"static"`` or ``"text"``.
+    `display` is ``"auto"`` (live where a kernel and its widgets allow it), ``"live"`` (the same, and a warning where they do not),
+    ``"static"`` (HTML, renewed at the end) or ``"text"``. Where there is no kernel it is text always.
     """
 
     __slots__ = ("_display",)
@@ -82,12 +48,28 @@ class DisplayOptions:
     @property
     def display(self) -> str:
         """The mode; default: the variable AGENTNB_DISPLAY, else ``"auto"``. Raises ConfigError when the variable names no mode."""
-        return self._display or _checked(os.environ.get(VARIABLE) or "auto", f"environment variable {VARIABLE}")
+        return self._display or _checked(os.environ.get(VARIABLE, "").strip().lower() or "auto", f"environment variable {VARIABLE}")
 
     @display.setter
     def display(self, mode: str | None) -> None:
         """Choose the mode; None: as the environment says. Raises ConfigError for any other value."""
         self._display = None if mode is None else _checked(mode, "options.display")
+
+    @property
+    def blocked_after(self) -> float:
+        """After so many seconds (default 1) an ``async def`` agent that does not let the others run gets a warning that says where."""
+        from agentnb.notebook.watchdog import watchdog
+
+        return watchdog.limit_s
+
+    @blocked_after.setter
+    def blocked_after(self, limit: float | str) -> None:
+        """Seconds, or text such as "500ms". Raises ConfigError for what is no duration, and for less than 50 ms."""
+        from agentnb.notebook.watchdog import watchdog
+
+        if (seconds := units.seconds(limit, what="options.blocked_after")) < _SHORTEST_S:
+            raise ConfigError(f"options.blocked_after: {limit!r} is shorter than {_SHORTEST_S:g} s, which happens on any busy machine")
+        watchdog.limit_s = seconds
 
     def __repr__(self) -> str:
         """Show the mode."""
@@ -110,37 +92,60 @@ def _shell() -> Any:
 
 
 def choose_mode() -> str:
-    """``live``, ``static`` or ``text``: what `options` and this process make of it. Raises ConfigError as `options.display` does."""
-    mode = options.display
+    """``live``, ``static`` or ``text``: what `options` and this process make of it.
+
+    An environment variable that names no mode is warned of, once, and counts as ``"auto"``: a run shall not stay unseen for it.
+    """
+    try:
+        mode = options.display
+    except ConfigError as bad:
+        _warn_once(f"{bad}; results are shown as with 'auto'")
+        mode = "auto"
     if kernel_shell() is None:
         return "text"
     if mode in {"auto", "live"}:
-        return "live" if _widgets_importable() else "static"
+        return "live" if view_maker(asked=mode == "live") else "static"
     return mode
 
 
-def _widgets_importable() -> bool:
+def view_maker(*, asked: bool = False) -> MakeView | None:
+    """What makes live views: of anywidget, else of core ipywidgets, else None; `asked`: warn, once, when there is none."""
     try:
-        from agentnb.notebook import widgets
-    except ImportError as error:
-        _log.warning("no live views: %s (install anywidget and ipywidgets)", error)
-        return False
-    return bool(widgets)
+        from agentnb.notebook.widgets import LiveView
+    except ImportError:
+        pass
+    else:
+        return LiveView
+    try:
+        from agentnb.notebook.fallback import CoreView
+    except ImportError as bad:
+        if asked:
+            _warn_once(f"options.display: no live views, only static HTML ({bad}); get them by: pip install anywidget ipywidgets")
+        return None
+    return CoreView
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        sys.stderr.write(f"agentnb: {message}\n")
 
 
 def show(source: ViewSource, loop: Loop) -> None:
     """Show `source` in the current cell's output, and keep what is shown true until `source` is done.
 
-    Live views turn into static HTML and text when the source is done. Without a kernel this prints text. Raises ConfigError
-    when the display mode is none.
+    Live views turn into static HTML and text when the source is done. Without a kernel this prints text.
     """
     mode = choose_mode()
     snapshot = source.snapshot()
     if _shell() is None:
         sys.stdout.write(to_bundle(snapshot)["text/plain"] + "\n")
         return
-    if mode == "live" and not snapshot.done:
-        _show_live(source, loop, snapshot)
+    if mode == "live" and not snapshot.done and (make := view_maker()) is not None:
+        _show_live(source, loop, snapshot, make)
         return
     from IPython.display import display
 
@@ -166,10 +171,8 @@ def _guarded(fn: Callable[[], object]) -> bool:
     return True
 
 
-def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot) -> None:
+def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot, make: MakeView) -> None:
     from IPython.display import display
-
-    from agentnb.notebook.widgets import LiveView
 
     def clicked(content: Mapping[str, Any]) -> None:
         if content.get("type") == "cancel":
@@ -178,8 +181,9 @@ def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot) -> None:
         else:
             loop.call_soon(_guarded, lambda: view.act(content))
 
-    view = LiveView(source, _blocked_note(), clicked)
-    data, metadata = view.widget._repr_mimebundle_() or ({}, {})
+    view = make(source, _blocked_note(), clicked)
+    shape = view.widget._repr_mimebundle_() or {}
+    data, metadata = shape if isinstance(shape, tuple) else (shape, {})  # anywidget gives both, ipywidgets the data only
     handle = display({**data, **to_bundle(snapshot)}, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
     shown = Shown(source, view, lambda bundle, live: handle.update({**(data if live else {}), **bundle}, raw=True))
     loop.call_soon(_flusher(loop).add, shown)
@@ -194,7 +198,7 @@ def _blocked_note() -> str:
 class Shown:
     """A live view and the output that it lies in; used on the loop thread only."""
 
-    def __init__(self, source: ViewSource, view: LiveView, update: Callable[[dict[str, str], bool], object]) -> None:
+    def __init__(self, source: ViewSource, view: View, update: Callable[[dict[str, str], bool], object]) -> None:
         """`update` puts a bundle into the output, with the live view on top of it or without."""
         self._source, self._view, self._update = source, view, update
         self._resting = 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agentnb.notebook.ansi import plain
-from agentnb.notebook.snapshot import RunSnapshot
+from agentnb.notebook.ansi import last_line, plain
+from agentnb.notebook.budget import NEARLY, Budget
+from agentnb.notebook.snapshot import RunSnapshot, StepSnapshot
 
 #: A shape for each status, so that colour is never the only sign. All are text glyphs, none an emoji.
 SHAPES = {
@@ -22,10 +25,16 @@ SHAPES = {
     "cancelled": "⊘",
     "timeout": "◷",
     "interrupted": "◇",
+    "skipped": "–",
 }
 #: The order in which counts are told: what goes on first, then what went wrong, then what is done.
 ORDER = ("running", "cancelling", "pending", "failed", "timeout", "interrupted", "cancelled", "completed")
 MAX_VALUE = 120
+#: A parameter in a table, where several share a line.
+_CELL_VALUE = 40
+_INDEX = re.compile(r" \[\d{1,9}\]\Z")
+#: How many runs must have ended before the rest is estimated by them.
+_ENOUGH = 2
 
 
 def shape(status: str) -> str:
@@ -73,10 +82,53 @@ def money(usd: float | None) -> str:
     return f"${usd:.2f}" if usd == 0 or abs(usd) >= 0.1 else f"${usd:.4f}"
 
 
+def budget_line(budget: Budget) -> str:
+    """``$0.42 of $5 · 12k of 200k tokens · 3.0 s of 1 h 00 m``: what is spent of what is bounded."""
+    spent, most = budget.spent, budget.bounds
+    told = {
+        "usd": lambda: f"{money(spent['usd'])} of ${most['usd']:g}",
+        "tokens": lambda: f"{_rounded(spent['tokens'])} of {_rounded(most['tokens'])} tokens",
+        "time": lambda: f"{duration(spent['time'])} of {duration(most['time'])}",
+    }
+    return " · ".join(told[name]() for name in most)
+
+
+def budget_level(budget: Budget) -> str:
+    """``spent`` when nothing is left, ``near`` past 80 %, else ``good``."""
+    return "spent" if budget.exhausted else "near" if budget.share > NEARLY else "good"
+
+
+def budget_told(budget: Budget) -> str:
+    """The line with its state in words: ``budget $5.10 of $5: spent``."""
+    state = {"spent": ": spent", "near": f": {100 * budget.share:.0f} %", "good": ""}[budget_level(budget)]
+    return f"{budget_line(budget)}{state}"
+
+
+def _rounded(count: float) -> str:
+    """``950``, ``12k``, ``1.5M``: a count that people compare, not add up."""
+    for unit, value in (("M", 1e6), ("k", 1e3)):
+        if count >= value:
+            return f"{count / value:.3g}{unit}" if count < 1000 * value else f"{count / value:,.0f}{unit}"
+    return f"{count:.0f}"
+
+
 def short(text: str, limit: int = MAX_VALUE) -> str:
     """Untrusted `text` on one line, without control characters, at most `limit` characters."""
     text = plain(text[: 8 * limit]).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def title(run: RunSnapshot, limit: int) -> str:
+    """A run's name, or its id; a replay is marked. What is cut is not the number at its end: ``a long na… [12]``."""
+    name, mark = plain((run.name or run.id)[: 8 * MAX_VALUE]).strip(), " (replay)" if run.replay_of else ""
+    if (index := _INDEX.search(name)) is not None:
+        name, mark = name[: index.start()], f"{index[0]}{mark}"
+    return short(name, limit - len(mark)) + mark
+
+
+def latest(run: RunSnapshot, limit: int) -> str:
+    """What a row says of a run: what it waits for, else the last line of its output."""
+    return short(f"waits {run.note}" if run.note else last_line(run.tail), limit)
 
 
 def value(item: Any, limit: int = MAX_VALUE) -> str:
@@ -97,24 +149,72 @@ def params(run: RunSnapshot, limit: int = 24) -> list[tuple[str, str]]:
 
 
 def params_line(run: RunSnapshot) -> str:
-    """The parameters on one line: ``seconds=0.1 word=a b``."""
-    return short(" ".join(f"{name}={text}" for name, text in params(run, 8)), 160)
+    """The parameters on one line, cut: ``seconds=0.1 word=a b``."""
+    return short(" ".join(f"{name}={short(text, _CELL_VALUE)}" for name, text in params(run, 8)), MAX_VALUE)
 
 
 def facts(run: RunSnapshot) -> list[tuple[str, str]]:
     """What was measured, as (label, text), without what is not known."""
     tokens = " / ".join(number(n) or "?" for n in (run.input_tokens, run.output_tokens))
     rows = [
+        ("replay of", short(run.replay_of or "", 40)),
+        ("waits", short(run.note)),
         ("attempt", str(run.attempt) if run.attempt > 1 else ""),
         ("exit", "" if run.exit_code is None else str(run.exit_code)),
         ("CPU", duration(run.cpu_s)),
         ("peak memory", size(run.peak_memory_bytes)),
+        ("model", short(run.model or "", 40)),
+        ("turns", number(run.turns)),
         ("tokens in / out", "" if run.input_tokens is None and run.output_tokens is None else tokens),
         ("tokens/s", "" if run.tokens_per_s is None else f"{run.tokens_per_s:.1f}"),
         ("cost", money(run.cost_usd)),
         ("output", size(run.stdout_bytes + run.stderr_bytes) if run.stdout_bytes + run.stderr_bytes else ""),
     ]
     return [(label, text) for label, text in rows if text]
+
+
+def step_used(step: StepSnapshot) -> str:
+    """What a step used: ``1 234 / 56 tokens · $0.0012``; "" when nothing is known."""
+    tokens = " / ".join(number(n) or "?" for n in (step.input_tokens, step.output_tokens))
+    known = step.input_tokens is not None or step.output_tokens is not None
+    return " · ".join(text for text in (f"{tokens} tokens" if known else "", money(step.cost_usd)) if text)
+
+
+def steps_told(steps: Sequence[StepSnapshot], cut: int) -> str:
+    """``14 steps, 1 failed``, and how many earlier ones are not shown."""
+    failed = sum(step.status in {"failed", "timeout"} for step in steps)
+    told = "1 step" if len(steps) == 1 else f"{number(len(steps))} steps"
+    return told + (f", {failed} failed" if failed else "") + (f"; {number(cut)} earlier ones are in the history" if cut else "")
+
+
+def step_kind(step: StepSnapshot) -> str:
+    """What a step is, where its name does not say so already."""
+    kind = short(step.kind, 20)
+    return "" if step.name.startswith(kind) else kind
+
+
+def step_trouble(step: StepSnapshot) -> str:
+    """Why a step did not succeed, as far as it says so."""
+    if step.error:
+        return short(step.error, 400)
+    return f"exit code {step.exit_code}" if step.exit_code else ""
+
+
+def ends_at(runs: Sequence[RunSnapshot], now: float | None = None) -> float | None:
+    """When the last of these runs will have ended, if those that go on are like those that ended: an estimate, roughly rounded.
+
+    Seconds since the epoch; None while too little is known.
+    """
+    now = time.time() if now is None else now
+    took = [run.elapsed_s for run in runs if run.status in {"completed", "failed", "timeout"} and run.elapsed_s is not None]
+    since = [now - run.started_at for run in runs if not run.done and run.started_at is not None]
+    if len(took) < _ENOUGH or not since:
+        return None
+    mean = sum(took) / len(took)
+    waiting = sum(not run.done for run in runs) - len(since)
+    left = (sum(max(mean - passed, 0.1 * mean) for passed in since) + waiting * mean) / len(since)
+    grain = max(1.0, left / 16)
+    return math.ceil((now + left) / grain) * grain
 
 
 def counts(found: dict[str, int]) -> list[tuple[str, int]]:

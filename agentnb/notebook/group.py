@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from agentnb.notebook import loop as loops
+from agentnb.notebook.budget import Budget, budget_at
 from agentnb.notebook.handles import RunHandle, live_runs
 from agentnb.notebook.snapshot import GroupSnapshot
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, wait_all
@@ -15,6 +17,9 @@ from agentnb.results import CommandResult
 if TYPE_CHECKING:
     import pandas as pd
 
+    from agentnb.events import Json
+    from agentnb.notebook.session import Session
+
 
 class RunGroup:
     """Runs that were launched together, in the order of their points; a sequence of RunHandle.
@@ -22,8 +27,24 @@ class RunGroup:
     As a cell's last line it shows itself live; ``wait()`` blocks until all have ended, ``await group`` awaits them.
     """
 
-    def __init__(self, group_id: str, name: str, runs: list[RunHandle], root: Path, *, base: pd.DataFrame | None, rows: list[int]) -> None:
-        """Made by Session.map. `base`: the DataFrame that was mapped over; `rows[i]`: which of its rows run i came from."""
+    def __init__(
+        self,
+        group_id: str,
+        name: str,
+        runs: list[RunHandle],
+        root: Path,
+        *,
+        base: pd.DataFrame | None,
+        rows: list[int],
+        session: Session,
+        budget: Json | None = None,
+    ) -> None:
+        """Made by Session.map. `base`: the DataFrame that was mapped over; `rows[i]`: which of its rows run i came from.
+
+        `budget`: what the group may spend.
+        """
+        self.session = session
+        self._bounds = budget
         self.id = group_id
         self.name = name
         self._runs = runs
@@ -59,6 +80,14 @@ class RunGroup:
     def results(self) -> list[CommandResult | None]:
         """The results in order; None for a run that has not ended."""
         return [run.result for run in self._runs]
+
+    @property
+    def budget(self) -> Budget | None:
+        """Its budget: what is spent, what remains; None when it has none of its own."""
+        if self._bounds is None or not self._live:
+            return None
+        until = max(run.final.at for run in self._live if run.final) / 1e6 if self.done else None
+        return budget_at("group", self._bounds, self._live[0].client.budgets.get(self.id), until)
 
     def counts(self) -> dict[str, int]:
         """How many runs have each status."""
@@ -100,9 +129,20 @@ class RunGroup:
         settle(self._root)
         return frames.group_df(self._root, [run.id for run in self._runs], self._base, rows=self._rows if self._base is not None else None)
 
+    def export(self, folder: str | os.PathLike[str], **options: Any) -> list[Path]:
+        """Write each of its runs to a file of its own in `folder`, in order; returns their paths. All must have ended.
+
+        Play them with ``session.map(nb.Replay("{{file}}"), [{"file": file} for file in files])``. Options and errors: as RunHandle.export.
+        """
+        from agentnb.notebook.export import write_all
+        from agentnb.notebook.launching import settle
+
+        settle(self._root)
+        return write_all(self._root, [(run.id, run.name) for run in self._runs], folder, options)
+
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""
-        return GroupSnapshot(self.id, self.name, "group", [run.snapshot() for run in self._live])
+        return GroupSnapshot(self.id, self.name, "group", [run.snapshot() for run in self._live], budget=self.budget)
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, on any thread, when all have ended."""
@@ -112,7 +152,7 @@ class RunGroup:
         from agentnb.notebook.display import show
         from agentnb.notebook.sources import RunsSource
 
-        show(RunsSource(lambda: self._live, self.snapshot, self.cancel, self.when_done), loops.engine_loop())
+        show(RunsSource(lambda: self._live, self.snapshot, self.cancel, self.when_done, lambda: self.budget), loops.engine_loop())
 
     def __repr__(self) -> str:
         """One line: name and counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,7 @@ from agentnb.errors import ConfigError
 from agentnb.events import Json
 from agentnb.history import reader
 from agentnb.notebook import loop as loops
+from agentnb.notebook.budget import Budget
 from agentnb.notebook.live import LiveRun
 from agentnb.notebook.outcome import make_result
 from agentnb.notebook.reading import Stream
@@ -23,6 +25,7 @@ from agentnb.states import RunStatus
 
 if TYPE_CHECKING:
     from agentnb.model import Artifact, Step
+    from agentnb.notebook.replying import Origin
 
 _SETTLE_S = 10.0
 _SHOWN_NAME = 100
@@ -35,10 +38,11 @@ class RunHandle:
     `stderr`, `output`, `error`, `steps`, `artifacts`, `params`.
     """
 
-    __slots__ = ("_result", "_root", "_run", "params", "session_id", "spec")
+    __slots__ = ("_origin", "_result", "_root", "_run", "params", "session_id", "spec")
 
-    def __init__(self, run: LiveRun, root: Path, launched: Json) -> None:
-        """Made by Session.launch. `root`: the store's folder; `launched`: the run as in requests.Launch."""
+    def __init__(self, run: LiveRun, root: Path, launched: Json, origin: Origin | None = None) -> None:
+        """Made by Session.launch. `root`: the store's folder; `launched`: the run as in requests.Launch; `origin`: by whom, and how."""
+        self._origin = origin
         self._run = run
         self._root = root
         self._result: CommandResult | None = None
@@ -67,6 +71,19 @@ class RunHandle:
     def status(self) -> RunStatus:
         """Where it stands."""
         return self._run.status
+
+    @property
+    def budget(self) -> Budget | None:
+        """Its budget: what is spent, what remains; None when it has none of its own."""
+        return self._run.budget
+
+    @property
+    def agent_session(self) -> str | None:
+        """The id under which its agent keeps the conversation, for ``resume=``; None when it told none."""
+        if self._run.agent_session is None and self.done:  # attached to after its agent told it
+            found: str | None = reader.read_run(self._root, self.id).get("agent_session")
+            return found
+        return self._run.agent_session
 
     @property
     def result(self) -> CommandResult | None:
@@ -142,6 +159,64 @@ class RunHandle:
         """Ask for its end; returns at once. The whole process tree gets SIGTERM, then SIGKILL after the grace period."""
         cancel_all([self._run], reason)
 
+    def export(self, file: str | os.PathLike[str], **options: Any) -> Path:
+        """Write this finished run to one file, which ``session.replay(file)`` plays without key or network; returns its path.
+
+        The file has its events and output with their times, and its artifacts, but neither the machine's name nor folders of it that
+        agentnb itself notes; what the run printed, its command and its artifacts are in it as they are (secrets are masked, but in files):
+        look before publishing, and leave out with ``artifacts=False`` what names folders, such as the raw stream of claude.
+        Options: ``artifacts=True`` (their bytes, too), ``max_artifact_bytes="10MiB"`` (of a larger one only the checksum, with a warning),
+        ``params=True``, ``overwrite=False``. Raises ConfigError for a run that has not ended or a file that is there, StoreError.
+        """
+        from agentnb.notebook.export import write
+
+        self._settle()
+        return write(self._root, self.id, file, options)
+
+    # --- its workspace
+
+    @property
+    def workspace(self) -> Path | None:
+        """The folder of its workspace; None when it has none (any more, or yet)."""
+        from agentnb.notebook import changes
+
+        self._settle()
+        return changes.folder(self._root, self.id)
+
+    @property
+    def diff(self) -> str:
+        """What changed in its workspace, as a patch in text; "" for nothing. Of a run that was cut off, what is in its folder now.
+
+        Raises ConfigError for a run that has no workspace or is not over, StoreError when nothing is known of the changes.
+        """
+        from agentnb.notebook import changes
+
+        self._settle()
+        return changes.patch(self._root, self.id).decode("utf-8", "replace")
+
+    def apply(self, repo: str | os.PathLike[str] | None = None) -> list[str]:
+        """Bring what changed in its workspace into the files of the checkout or folder it was made of, or of `repo`; returns their names.
+
+        Only files are changed: nothing is staged, nothing committed, no branch moved. A file that changed there meanwhile is merged;
+        when that cannot be done ApplyConflict names the files, and nothing at all is changed. Raises ConfigError for a run that has
+        no workspace, is not over, worked in a shared folder or whose changes are there already; StoreError, RuntimeUnavailable without git.
+        """
+        from agentnb.notebook import changes
+
+        self._settle()
+        return changes.apply(self._root, self.id, repo)
+
+    def reply(self, text: str, **options: Any) -> RunHandle:
+        """Launch a run of the same session that goes on with `text` where this one ended; returns at once.
+
+        It has the options of this run (timeout, env, working_dir, limits ...) unless `options` say otherwise; they may also change fields
+        of its spec, such as ``model=``. Its tag ``reply_to`` is this run's id. `text` is no template. Raises ConfigError when this run has
+        not ended, was not launched by this process, or is of a kind that has no conversations.
+        """
+        from agentnb.notebook.replying import reply
+
+        return reply(self, self._origin, text, options)
+
     # --- its output and input
 
     def tail(self, n: int = 20) -> str:
@@ -197,7 +272,8 @@ class RunHandle:
         """One line: name, status, and why it failed."""
         why = f": {self.error.message}" if self.error else ""
         name = self.name if len(self.name) <= _SHOWN_NAME else f"{self.name[: _SHOWN_NAME - 1]}…"
-        return f"<RunHandle {name!r} {self._run.shown_status}{why}>"
+        replay = " (replay)" if self._run.launched.get("replay_of") else ""
+        return f"<RunHandle {name!r} {self._run.shown_status}{replay}{why}>"
 
 
 def live_runs(handles: list[RunHandle]) -> list[LiveRun]:

@@ -7,12 +7,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentnb import requests
+from agentnb import requests, wire
 from agentnb.agents.compile import compile_work, secrets_of, target_of
 from agentnb.agents.python import host
+from agentnb.agents.workspaces import Known
 from agentnb.commands import Python
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
@@ -27,7 +29,11 @@ from agentnb.notebook.handles import RunHandle
 from agentnb.notebook.hosting import Make, current_run
 from agentnb.notebook.live import LiveRun
 from agentnb.notebook.remote import RemoteRun
+from agentnb.notebook.replying import Origin
 from agentnb.notebook.tracing import trace_of
+
+if TYPE_CHECKING:
+    from agentnb.notebook.session import Session
 
 _SETTLE_S = 10.0
 _NAME_CHARS = 60
@@ -90,22 +96,28 @@ class Batch:
         tags: Mapping[str, str],
         group: Mapping[str, Any] | None = None,
         detach: bool = False,
+        session: Session | None = None,
+        parent: str | None = None,
     ) -> None:
-        """`config`: given at the launch; `defaults`: the session's. `group`: the keys `group` and `group_parallel` of a Work.
+        """`config`: given at the launch; `defaults`: the session's. `group`: what comes to each Work.
+
+        `parent`: the run that they are launched by; default: the one that the caller is part of.
 
         `detach`: the runs outlive this process; `client` leads to its detached supervisor then.
         """
         self._client = client
         self._detach = detach
+        self._session = session
         self._store = store
         self._session_id = session_id
         self._config = config
         self._defaults = defaults
         self._tags = dict(tags)
         self._group = dict(group or {})
-        self._parent = current_run()
+        self._parent = parent or current_run()
         self._env_id = client.environment(os.environ)
         self._maskers: dict[tuple[str, ...], Masker] = {}
+        self._workspaces: Known = {}
         self._handles: list[RunHandle] = []
         self._listeners: list[LiveRun] = []
         self._launches: list[requests.Launch] = []
@@ -127,11 +139,14 @@ class Batch:
             self._maskers[secrets] = Masker(secrets)
         return self._maskers[secrets].clean_data
 
-    def add(self, spec: AnySpec, params: dict[str, Any], name: str | None = None) -> None:
-        """Check one run; its record will hold no secrets. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work."""
+    def add(self, spec: AnySpec, params: dict[str, Any], name: str | None = None, *, named: bool = True) -> None:
+        """Check one run; its record will hold no secrets. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work.
+
+        `named`: whether somebody chose `name`: else the name in a recording is better.
+        """
         run_id, target, mask = new_id(), target_of(spec), self._mask(spec)
         display = spec.shown(mask)
-        work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id)
+        work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id, known=self._workspaces)
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,
@@ -145,14 +160,19 @@ class Batch:
             "tags": mask(self._tags),
             "parent_run_id": self._parent,
         }
+        if "budget" in self._group:
+            run["budget"] = self._group["budget"]
         if self._detach:
             check_detached(work["kind"])
             run["detached"] = True
+        if (recorded := work.pop("record", None)) is not None:
+            _lay_in(run, mask(recorded), named=bool(name) and named)
         kind = RemoteRun if self._detach else LiveRun
-        hosted = _maker(spec, params, run_id) if work["kind"] == "hosted" and isinstance(spec, Python) else None
+        hosted = _maker(spec, params, run_id, self._session) if work["kind"] == "hosted" and isinstance(spec, Python) else None
         live = kind(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
         self._listeners.append(live)
-        self._handles.append(RunHandle(live, self._store, run))
+        origin = None if self._session is None else Origin(self._session, spec, self._config)
+        self._handles.append(RunHandle(live, self._store, run, origin))
         if hosted is not None:
             work["pid"] = os.getpid()
         self._launches.append(requests.Launch(run, work | self._group))
@@ -166,23 +186,59 @@ class Batch:
                 live.observe(trace.span, trace.span.activate)
 
     def send(self) -> list[RunHandle]:
-        """Launch them all; returns at once. Raises ConfigError when an option is no JSON data."""
+        """Launch them all; returns at once. Raises ConfigError when an option is no JSON data, or one of them is too large."""
         self._trace()
         for live in self._listeners:
             self._client.listen(live.id, live)
+        sent = 0
         try:
             for part in _parts(self._launches):
                 self._client.send(part)
+                sent += len(part)
         except (TypeError, ValueError) as bad:
-            for live in self._listeners:
-                self._client.ignore(live.id)
-                live.on_event(RunFinished(live.id, "failed", error={"kind": "invalid_config", "message": str(bad)}))
+            self._withdraw(sent, bad)
+            if isinstance(bad, wire.TooLarge):
+                raise ConfigError(f"launch: {bad}; put the large part of its stdin or parameters into a file and pass its path") from None
             raise ConfigError(f"launch: an option or parameter is no JSON data: {bad}") from None
         if not self._client.alive:  # it died at this moment, and may not have told these
             for live in self._listeners:
                 if not live.done:
                     live.on_lost("the supervisor process ended while the run was launched; launch it again")
         return self._handles
+
+    def _withdraw(self, sent: int, bad: Exception) -> None:
+        """One of them cannot be sent: end those that were, and say so of the others."""
+        if sent:
+            self._client.send([requests.Cancel([live.id for live in self._listeners[:sent]], f"another run of the launch is wrong: {bad}")])
+        for live in self._listeners[sent:]:
+            self._client.ignore(live.id)
+            live.on_event(RunFinished(live.id, "failed", error={"kind": "invalid_config", "message": str(bad)}))
+
+
+def _weight(launch: requests.Launch) -> int:
+    """About how many characters of a message it takes: what can be large is counted."""
+    work = launch.work
+    stdin = work.get("stdin")
+    size = len(work.get("payload", "")) + (len(stdin) if isinstance(stdin, str) else 0) + 3 * sum(map(len, work.get("argv", ())))
+    return size + sum(map(len, work.get("env", {}).values())) + _size(launch.run.get("params"))
+
+
+def _size(data: Any) -> int:
+    if isinstance(data, str):
+        return len(data)
+    if isinstance(data, dict):
+        return sum(len(name) + _size(value) for name, value in data.items())
+    return sum(map(_size, data)) if isinstance(data, list) else 8
+
+
+def _lay_in(run: Json, recorded: Json, *, named: bool) -> None:
+    """Put what was recorded of a run into the record of its replay; what the launch says wins."""
+    run["target"]["display"] = recorded.get("command") or run["target"]["display"]
+    if not named:
+        run["name"] = short(recorded.get("name") or run["name"])
+    for key in ("params", "tags"):
+        run[key] = recorded.get(key, {}) | run[key]
+    run |= {key: recorded.get(key) for key in ("input", "replay_of")}
 
 
 def _masked_spec(spec: Json, mask: Callable[[Any], Any]) -> Json:
@@ -201,7 +257,7 @@ def _parts(launches: list[requests.Launch]) -> Iterator[list[requests.Launch]]:
     part, size = list[requests.Launch](), 0
     for launch in launches:
         part.append(launch)
-        size += len(launch.work.get("payload", ""))
+        size += _weight(launch) if len(launches) > 1 else 0
         if size > _MESSAGE_BYTES or len(part) == _MESSAGE_RUNS:
             yield part
             part, size = [], 0
@@ -209,8 +265,9 @@ def _parts(launches: list[requests.Launch]) -> Iterator[list[requests.Launch]]:
         yield part
 
 
-def _maker(spec: Python, params: dict[str, Any], run_id: str) -> Make:
-    return lambda send, attempt: host(spec, params, send, run_id, attempt)
+def _maker(spec: Python, params: dict[str, Any], run_id: str, session: Session | None) -> Make:
+    child = None if session is None else partial(session.launch_child, run_id)
+    return lambda send, attempt: host(spec, params, send, run_id, attempt, launch=child)
 
 
 def short(text: str) -> str:

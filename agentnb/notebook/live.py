@@ -7,6 +7,8 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +22,16 @@ from agentnb.events import (
     RunFinished,
     RunRetrying,
     RunStarted,
+    StepFinished,
+    StepStarted,
     UsageReported,
 )
+from agentnb.notebook.aftermath import look_up
+from agentnb.notebook.budget import Budget, budget_at
 from agentnb.notebook.hosting import Hosted, Make
 from agentnb.notebook.reading import OutputReader, log_record
 from agentnb.notebook.snapshot import RunSnapshot, Segment
+from agentnb.notebook.step_feed import StepFeed
 from agentnb.states import RunStatus
 
 if TYPE_CHECKING:
@@ -46,8 +53,8 @@ class LiveRun:
     detached = False
 
     __slots__ = (
-        "_attempt", "_cancelling", "_final_tail", "_hosted", "_observer", "_run", "_started", "_tail", "_tail_chars", "_usage", "client",
-        "ended", "final", "grace_s", "id", "name", "output", "status", "tail_seq", "version",
+        "_attempt", "_cancelling", "_final_tail", "_hosted", "_notes", "_observer", "_run", "_started", "_steps", "_tail", "_tail_chars",
+        "_usage", "_waits", "_watchers", "client", "ended", "final", "grace_s", "id", "name", "output", "status", "tail_seq", "version",
     )  # fmt: skip
 
     def __init__(self, client: Client, root: Path, run: Json, *, grace_s: float, hosted: Make | None = None) -> None:
@@ -65,15 +72,19 @@ class LiveRun:
         self._run = run
         self._hosted: Hosted | None = None
         if hosted is not None:
-            self._hosted = Hosted(self.id, self.name, hosted, lambda report: client.send([requests.Report(run["id"], report)]))
+            self._hosted = Hosted(self.id, self.name, hosted, lambda report: client.send([requests.Report(run["id"], report)]), self.note)
         self._observer: Callable[[Message], None] | None = None
         self._started: int | None = None
         self._attempt = 0
         self._cancelling = False
+        self._notes: tuple[str, ...] = ()
+        self._waits: tuple[float, str] = (0.0, "")
         self._usage: UsageReported | None = None
         self._tail: deque[Segment] = deque()
         self._tail_chars = 0
         self._final_tail: tuple[Segment, ...] | None = None
+        self._steps: StepFeed | None = None
+        self._watchers = 0
 
     @property
     def launched(self) -> Json:
@@ -96,6 +107,23 @@ class LiveRun:
         return self._attempt
 
     @property
+    def budget(self) -> Budget | None:
+        """Its own budget, if it has one."""
+        if (bounds := self._run.get("budget")) is None:
+            return None
+        return budget_at("run", bounds, self.client.budgets.get(self.id), self.final.at / 1e6 if self.final else None)
+
+    def note(self, text: str) -> None:
+        """A warning that the engine was told of, for views; at the end the engine tells it."""
+        self._notes = tuple(dict.fromkeys([*self._notes, text]))
+        self.version = next(_versions)
+
+    @property
+    def agent_session(self) -> str | None:
+        """Under which its agent keeps the conversation; None when it told none."""
+        return self._usage.agent_session if self._usage else None
+
+    @property
     def shown_status(self) -> str:
         """Its status for people: ``cancelling`` from the request to the end."""
         return "cancelling" if self._cancelling and self.final is None else self.status.value
@@ -114,9 +142,17 @@ class LiveRun:
             self._hosted.prepare(prepare)
 
     def watch(self, *, on: bool) -> None:
-        """Ask the engine for live output, or no longer."""
-        if not self.done:
-            self.client.send([requests.Watch([self.id], on)])
+        """Ask the engine for live output and steps, or no longer. Each view asks for itself; called on the loop thread."""
+        self._watchers += 1 if on else -1
+        if self.done or self._watchers != on:
+            return
+        if on and self._tail:  # the engine begins with the tail so far
+            self._tail.clear()
+            self._tail_chars = 0
+            self.tail_seq += 1  # whoever read the old tail gets the new one whole
+        if not on and self._steps is not None:
+            self._steps.unwatched()
+        self.client.send([requests.Watch([self.id], on)])
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, on any thread, at the end; at once if that was already."""
@@ -144,8 +180,12 @@ class LiveRun:
                 self._add_tail(event)
             case UsageReported():
                 self._usage = event
+            case StepStarted() | StepFinished():
+                if self._steps is not None:
+                    self._steps.on_event(event)
             case RunRetrying():
                 self._attempt = event.attempt
+                self._waits = (event.at / 1e6 + event.delay_s, waiting(event))
             case HostStart() if self._hosted is not None:
                 self._hosted.start(event.attempt)
             case HostCancel() if self._hosted is not None:
@@ -153,9 +193,15 @@ class LiveRun:
         self.version = next(_versions)
 
     def on_lost(self, message: str) -> None:
-        """The supervisor died; it ended the run's processes, and the history will say the same."""
+        """The supervisor is gone: because it died, or because it was done. The history, not the loss, says what became of the run."""
         if self._hosted is not None:
             self._hosted.cancel()
+        look_up(self, message)
+
+    def give_up(self, message: str) -> None:
+        """The history knows nothing of its end."""
+        if self.done:
+            return
         running = self.status is RunStatus.RUNNING
         final = RunFinished(self.id, "interrupted" if running else "cancelled", attempts=self._attempt)
         final.error = {"kind": "interrupted", "message": message}
@@ -189,8 +235,18 @@ class LiveRun:
             return now, tail[len(tail) - new :], False
         return now, tail, True
 
+    def detail(self) -> RunSnapshot:
+        """Its state now, with its steps as far as they are known; to be asked for what is looked at only."""
+        if self._steps is None:
+            self._steps = StepFeed(self.output.root, self.id, self.client, self._changed)
+        log = self._steps.log(watched=self._watchers > 0, done=self.done)
+        return replace(self.snapshot(), steps=log.shown(), steps_cut=log.cut)
+
+    def _changed(self) -> None:
+        self.version = next(_versions)
+
     def snapshot(self) -> RunSnapshot:
-        """Its state now, as views show it."""
+        """Its state now, as views show it, but for its steps."""
         final, run, usage, target = self.final, self._run, self._usage, self._run["target"]
         started = self._started / 1e6 if self._started else None
         used = (final.usage if final else None) or {}
@@ -218,7 +274,12 @@ class LiveRun:
             stderr_bytes=_size(final.stderr) if final else 0,
             tail=self._last_output(final) if final else tuple(self._tail),
             tail_seq=self.tail_seq,
-            warnings=tuple(final.detail.get("warnings") or ()) if final else (),
+            warnings=tuple(final.detail.get("warnings") or ()) if final else self._notes,
+            budget=self.budget,
+            replay_of=run.get("replay_of"),
+            note=self._waits[1] if final is None and time.time() < self._waits[0] else "",
+            turns=usage.turns if usage else None,
+            model=usage.model if usage else None,
         )
 
     def _last_output(self, final: RunFinished) -> tuple[Segment, ...]:
@@ -228,6 +289,14 @@ class LiveRun:
             except OSError:  # the store was removed meanwhile; the view still shows the rest
                 self._final_tail = tuple(self._tail)
         return self._final_tail
+
+
+def waiting(event: RunRetrying) -> str:
+    """What a run waits for between two attempts."""
+    until = datetime.fromtimestamp(event.at / 1e6 + event.delay_s).astimezone()
+    far = event.delay_s > 12 * 3600
+    what = "for the rate limit until" if (event.error or {}).get("kind") == "rate_limited" else f"for attempt {event.attempt} until"
+    return f"{what} {until:%Y-%m-%d %H:%M}" if far else f"{what} {until:%H:%M:%S}"
 
 
 def _size(record: Json | None) -> int:

@@ -12,8 +12,13 @@ from typing import Any
 
 _ENGINE = "agentnb-engine"
 _AGENTS = "agentnb-agents"
+#: How long the end of the process waits for an agents' thread.
+_PATIENCE_S = 3.0
 _lock = threading.Lock()
 _threads: dict[str, LoopThread] = {}
+_helpers: set[threading.Thread] = set()
+#: How long the end of the process waits for one that looks something up.
+_HELPER_S = 6.0
 
 
 class LoopThread:
@@ -41,6 +46,11 @@ class LoopThread:
         finally:
             self.loop.close()
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is this process's (a fork does not take threads along), and nobody has stopped its loop."""
+        return self.pid == os.getpid() and self._thread.is_alive() and not self.loop.is_closed()
+
     def call_soon(self, fn: Callable[..., Any], *args: Any) -> None:
         """Run `fn` on the loop thread; from any thread. Does nothing once the thread has ended."""
         if not self.loop.is_closed():
@@ -52,9 +62,9 @@ class LoopThread:
         self.loop.call_later(delay_s, fn, *args)
 
     def stop(self) -> None:
-        """End the thread and wait for it."""
+        """End the thread and wait for it; for one that an agent blocks only a moment: it ends with the process, which it shall not hold."""
         self.call_soon(self.loop.stop)
-        self._thread.join()
+        self._thread.join(None if self._thread.name == _ENGINE else _PATIENCE_S)
 
 
 def engine_loop() -> LoopThread:
@@ -67,10 +77,33 @@ def agents_loop() -> LoopThread:
     return _thread(_AGENTS)
 
 
+def replace_agents_loop(blocked: LoopThread) -> LoopThread:
+    """The thread for agents that come from now on, since one blocks this one; those that have begun there stay."""
+    with _lock:
+        if _threads.get(_AGENTS) is blocked:
+            del _threads[_AGENTS]
+            _threads[f"{_AGENTS} {id(blocked)}"] = blocked
+    return agents_loop()
+
+
+def start_helper(name: str, fn: Callable[..., None], *args: Any) -> None:
+    """Run `fn`, which may block for some seconds, on a thread of its own; the end of the process waits for it."""
+
+    def run() -> None:
+        try:
+            fn(*args)
+        finally:
+            _helpers.discard(thread)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    _helpers.add(thread)
+    thread.start()
+
+
 def _thread(name: str) -> LoopThread:
     with _lock:
         thread = _threads.get(name)
-        if thread is None or thread.pid != os.getpid():  # a fork does not take threads along
+        if thread is None or not thread.usable:
             thread = _threads[name] = LoopThread(name)
         return thread
 
@@ -92,6 +125,8 @@ def shutdown() -> None:
     from agentnb.engine.client import shutdown_all
 
     shutdown_all()
+    for helper in list(_helpers):
+        helper.join(_HELPER_S)
     with _lock:
         threads, mine = list(_threads.values()), os.getpid()
         _threads.clear()
@@ -106,6 +141,7 @@ def _forget() -> None:
     _lock = threading.Lock()
     _parents.append(dict(_threads))  # kept: the end of a loop's life would unregister its files from the parent's epoll, too
     _threads.clear()
+    _helpers.clear()
 
 
 _parents: list[dict[str, LoopThread]] = []

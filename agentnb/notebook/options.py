@@ -11,19 +11,23 @@ from agentnb.absent import OPTIONS
 from agentnb.agents.jsonable import clean, jsonable
 from agentnb.errors import ConfigError
 from agentnb.execution import ExecutionConfig
+from agentnb.notebook.budget import OPTIONS as BUDGETS
+from agentnb.notebook.budget import bounds_of
 
-_RECORD = ("name", "params", "tags", "detach")
+#: The options of a launch that are not about how it runs.
+RECORD = ("name", "params", "tags", "detach", *BUDGETS)
 _MAX_NAME = 1000
 
 
 @dataclass(slots=True)
 class LaunchOptions:
-    """What is kept with the run, and whether it outlives this process."""
+    """What is kept with the run, whether it outlives this process, and what it (or its group) may spend."""
 
     name: str | None = None
     params: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     detach: bool = False
+    budget: dict[str, Any] | None = None
 
 
 #: What most launches ask for, made once: it cannot be changed.
@@ -35,16 +39,17 @@ def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[Launc
 
     `also`: names that the caller takes itself, for its suggestions.
     """
-    check_names("launch", options, [*_RECORD, *ExecutionConfig.model_fields], also)
-    config = {name: value for name, value in options.items() if name not in _RECORD}
+    check_names("launch", options, [*RECORD, *ExecutionConfig.model_fields], also)
+    config = {name: value for name, value in options.items() if name not in RECORD}
     given = LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags")))
     given.detach = _flag("detach", options.get("detach", False))
+    given.budget = bounds_of(options) if options else None
     return given, ExecutionConfig(**config) if config else _PLAIN
 
 
 def session_defaults(options: Mapping[str, Any]) -> ExecutionConfig:
     """The defaults that a session has for its runs. Raises ConfigError for an unknown option."""
-    check_names("Session", options, list(ExecutionConfig.model_fields), ("store", "max_parallel", "tags"))
+    check_names("Session", options, list(ExecutionConfig.model_fields), ("store", "max_parallel", "tags", *BUDGETS))
     return ExecutionConfig(**options)
 
 

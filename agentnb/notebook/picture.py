@@ -1,6 +1,6 @@
 """What a view shows, as JSON, and what changed in it since it was last told (no front end).
 
-All text is made here: numbers by `figures`, output by `ansi`. A front end only counts seconds and sets text content.
+What the parts of a view look like as JSON says `parts`.
 """
 
 from __future__ import annotations
@@ -9,81 +9,17 @@ import time
 from typing import Any
 
 from agentnb.notebook import figures
-from agentnb.notebook.ansi import Line, Screen, last_line
-from agentnb.notebook.display import ViewSource
-from agentnb.notebook.render import group_status, shown_runs
-from agentnb.notebook.snapshot import GroupSnapshot, RunSnapshot
+from agentnb.notebook.ansi import Screen
+from agentnb.notebook.parts import Json, head_state, line_state, row_state, run_state, step_state
+from agentnb.notebook.render import shown_runs
+from agentnb.notebook.snapshot import GroupSnapshot, RunSnapshot, StepSnapshot
+from agentnb.notebook.steps import tree
+from agentnb.notebook.views import ViewSource
 
-Json = dict[str, Any]
-
-MAX_ROWS = 500
-#: A view of a group with at most this many unfinished runs asks for the live output of all of them.
-WATCHED_ROWS = 24
-
-
-def run_state(run: RunSnapshot) -> Json:
-    """What the view of one run shows, as JSON. Stamps are the kernel's, seconds since the epoch."""
-    return {
-        "id": run.id,
-        "name": figures.short(run.name or run.id, 160),
-        "kind": figures.short(run.kind, 30),
-        "command": figures.short(run.command, 400),
-        "status": figures.short(run.status, 20),
-        "shape": figures.shape(run.status),
-        "done": run.done,
-        **_times(run),
-        "error": figures.short(run.error or "", 1000),
-        "warnings": [figures.short(warning, 400) for warning in list(run.warnings)[:5]],
-        "facts": figures.facts(run),
-        "params": figures.params(run),
-    }
-
-
-def _times(run: RunSnapshot) -> Json:
-    """The front end counts on from `started`; only what has ended has its time as text, so that a running run is no change."""
-    if run.done or run.started_at is None:
-        return {"started": None, "elapsed": figures.duration(run.elapsed_s) if run.done else ""}
-    return {"started": run.started_at, "elapsed": ""}
-
-
-def row_state(run: RunSnapshot, position: int) -> Json:
-    """What a row of the table shows, as JSON."""
-    return {
-        "id": run.id,
-        "i": position,
-        "name": figures.short(run.name or run.id, 80),
-        "params": figures.params_line(run),
-        "status": figures.short(run.status, 20),
-        "shape": figures.shape(run.status),
-        "done": run.done,
-        **_times(run),
-        "error": figures.short(run.error or "", 200),
-        "last": figures.short(last_line(run.tail), 160),
-    }
-
-
-def head_state(group: GroupSnapshot) -> Json:
-    """What the head of a group's or session's view shows, as JSON."""
-    status = group_status(group)
-    return {
-        "id": group.id,
-        "name": figures.short(group.name or group.id, 160),
-        "kind": figures.short(group.kind, 30),
-        "status": figures.short(status, 20),
-        "shape": figures.shape(status),
-        "done": group.done,
-        "total": len(group.runs),
-        "ended": sum(run.done for run in group.runs),
-        "counts": [(figures.shape(name), figures.short(name, 20), count) for name, count in figures.counts(group.counts)],
-        "facts": figures.totals(group.runs),
-    }
-
-
-def line_state(line: Line) -> Any:
-    """A line as JSON: its text when it is plain stdout, else ``[stream, [[classes, text], …]]``."""
-    if line.stream == "stdout" and not any(classes for classes, _ in line.spans):
-        return line.text
-    return [line.stream, [list(span) for span in line.spans]]
+#: The front end has a row of each run, up to here, and draws those that are in sight.
+MAX_ROWS = 10_000
+#: Of so many unfinished runs a view asks for live output: of all of them, or of those whose rows are in sight.
+WATCHED_ROWS = 32
 
 
 class LogFeed:
@@ -114,6 +50,37 @@ class LogFeed:
         return {"run": self.run_id, "first": self.screen.first, "lines": [line_state(line) for line in self.screen.lines]}
 
 
+class StepPart:
+    """The steps of the one run that is shown, as the front end was told of them."""
+
+    def __init__(self) -> None:
+        """Nothing is told yet."""
+        self._steps: Any = None
+        self._known: dict[str, tuple[StepSnapshot, str | None, int]] = {}
+        self._states: dict[str, Json] = {}
+        self._head: Json = {}
+
+    def compare(self, run: RunSnapshot) -> Json | None:
+        """Look at the run's steps; what changed since the last look, or None."""
+        head = {"run": run.id, "cut": run.steps_cut}
+        if run.steps is self._steps and head == self._head:
+            return None
+        self._steps = run.steps
+        places = {step.id: run.steps_cut + i for i, step in enumerate(run.steps)}
+        found = {step.id: (step, parent, places[step.id]) for step, parent, _ in tree(run.steps)}
+        head["told"] = figures.steps_told([step for step, *_ in found.values()], run.steps_cut)
+        changed = [step_id for step_id, place in found.items() if self._known.get(step_id) != place]
+        gone = [step_id for step_id in self._known if step_id not in found]
+        fresh = {step_id: step_state(*found[step_id]) for step_id in changed}
+        self._known, self._head = found, head
+        self._states = {step_id: fresh.get(step_id) or self._states[step_id] for step_id in found}
+        return {**head, "set": list(fresh.values()), "gone": gone} if changed or gone else None
+
+    def whole(self) -> Json | None:
+        """All steps that are shown; None when there are none."""
+        return {**self._head, "set": list(self._states.values())} if self._states else None
+
+
 class Picture:
     """What a view shows now, and what changed since it was last told. Used by the loop thread only."""
 
@@ -123,9 +90,11 @@ class Picture:
         self.snapshot = source.snapshot()
         self.n = 0
         self.parts: Json = {}
-        self.rows: dict[str, Json] = {}
+        self.rows: dict[str, list[Any]] = {}
         self.log: LogFeed | None = None
         self.opened: str | None = None
+        self._steps = StepPart()
+        self._seen: list[str] = []
         self._keys: dict[str, tuple[object, ...]] = {}
         self._watched: set[str] = set()
         if isinstance(self.snapshot, RunSnapshot):
@@ -136,7 +105,7 @@ class Picture:
         """Show the log of this run of a group; None: of none."""
         self.opened = run_id
         if isinstance(self.snapshot, GroupSnapshot):
-            self.log = None
+            self.log, self._steps = None, StepPart()
             self.parts.pop("run", None)
             for run in self.snapshot.runs:
                 if run.id == run_id:
@@ -162,14 +131,20 @@ class Picture:
     def frame(self) -> tuple[Json, Json]:
         """The whole picture: the values of the traits ``state`` and ``tail``."""
         tail = self.log.whole() if self.log is not None else {}
-        return {"n": self.n, **self.parts, "rows": list(self.rows.values())}, {"n": self.n, **tail}
+        rows = {} if isinstance(self.snapshot, RunSnapshot) else {"rows": list(self.rows.values())}
+        return {"n": self.n, **self.parts, "steps": self._steps.whole(), "shapes": figures.SHAPES, **rows}, {"n": self.n, **tail}
+
+    def see(self, run_ids: list[str]) -> None:
+        """The rows of these runs are in sight."""
+        self._seen = run_ids
 
     def watch(self) -> None:
         """Ask for the live output of what is shown, and for no other."""
         shown = [self.snapshot] if isinstance(self.snapshot, RunSnapshot) else self.snapshot.runs
-        live = [run.id for run in shown if not run.done]
-        wanted = set(live) if len(live) <= WATCHED_ROWS else {run_id for run_id in live if run_id == self.opened}
-        self._watch(wanted)
+        live = {run.id for run in shown if not run.done}
+        if len(live) > WATCHED_ROWS:
+            live &= {self.opened, *[run_id for run_id in self._seen if run_id in live][:WATCHED_ROWS]}
+        self._watch(live)
 
     def unwatch(self) -> None:
         """Ask for no live output any more."""
@@ -184,18 +159,22 @@ class Picture:
     def _compare(self) -> Json:
         snapshot, delta = self.snapshot, Json()
         if isinstance(snapshot, RunSnapshot):
+            shown: RunSnapshot | None = snapshot
             new: Json = {"view": "run", "run": run_state(snapshot)}
         else:
-            new = {"view": snapshot.kind, "head": head_state(snapshot), "run": None, "opened": self.opened}
-            new["run"] = next((run_state(run) for run in snapshot.runs if run.id == self.opened), None) if self.opened else None
+            shown = self.source.detail(self.opened) if self.opened else None
+            new = {"view": snapshot.kind, "head": head_state(snapshot), "opened": self.opened, "run": run_state(shown) if shown else None}
             delta = self._compare_rows(snapshot)
         delta.update((key, part) for key, part in new.items() if key not in self.parts or self.parts[key] != part)
+        if shown is not None and (steps := self._steps.compare(shown)) is not None:
+            delta["steps"] = steps
         self.parts = new
         return delta
 
-    def _row(self, run: RunSnapshot, position: int) -> Json:
+    def _row(self, run: RunSnapshot, position: int) -> list[Any]:
         """The row of `run`: the one from before when nothing that a row shows has changed."""
-        key = (position, run.name, run.status, run.error, run.started_at, run.elapsed_s if run.done else None, run.tail_seq, len(run.tail))
+        took = run.elapsed_s if run.done else None
+        key = (position, run.name, run.status, run.error, run.note, run.started_at, took, run.tail_seq, len(run.tail))
         known = self._keys.get(run.id)
         if known == key and run.id in self.rows:
             return self.rows[run.id]

@@ -83,7 +83,7 @@ class OutputReader:
     def tail_segments(self, final: RunFinished) -> list[Segment]:
         """The end of a finished run's output, in the order it came as far as that is known."""
         records: _Records = {"stdout": final.stdout, "stderr": final.stderr}
-        segments = _interleaved(self.root, records, final, _TAIL_BYTES)
+        segments = _interleaved(self.root, records, final, _TAIL_BYTES, part=True)
         if segments is not None:
             return segments
         ends = [(name, kept_bytes(self.root, r, max(r["size"] - _TAIL_BYTES, 0)) if r else b"") for name, r in records.items()]
@@ -173,13 +173,20 @@ def _check_stream(stream: str) -> None:
         raise ConfigError(f"there is no stream {stream!r}; it is 'stdout' or 'stderr'")
 
 
-def _interleaved(root: Path, records: _Records, final: RunFinished, most: int) -> list[Segment] | None:
-    """The last `most` bytes of both streams, piece by piece as they came; None when the order of all pieces is not known."""
+def _interleaved(root: Path, records: _Records, final: RunFinished, most: int, *, part: bool = False) -> list[Segment] | None:
+    """The last `most` bytes of both streams, piece by piece as they came; None when the order of all pieces is not known.
+
+    With `part`, fewer bytes than that where only the order of the last pieces is known.
+    """
     order: list[list[Any]] = final.detail.get("order") or []
     sizes: dict[Any, int] = {name: record["size"] if record else 0 for name, record in records.items()}
     known = {name: sum(size for stream, size, *_ in order if stream == name) for name in sizes}
-    if known != sizes or not all(_exact(record) for record in records.values()):
+    if not all(_exact(record) for record in records.values()):
         return None
+    if known != sizes:
+        order = (final.detail.get("last_order") or []) if part else []
+        if not order or any(sum(size for stream, size in order if stream == name) > sizes.get(name, 0) for name, _ in order):
+            return None
     start, pieces = dict(sizes), list[tuple[str, int, int]]()
     for stream, size, *_ in reversed(order):
         wanted = min(size, most)

@@ -13,12 +13,17 @@ from html import escape
 from importlib import resources
 
 from agentnb.notebook import figures
-from agentnb.notebook.ansi import Line, Screen, last_line
+from agentnb.notebook.ansi import MAX_LINES, Line, Screen
+from agentnb.notebook.budget import Budget
 from agentnb.notebook.snapshot import GroupSnapshot, RunSnapshot, Snapshot
+from agentnb.notebook.step_tree import steps_html, steps_text
 
 MAX_ROWS = 50
 TEXT_WIDTH = 100
 TEXT_LINES = 20
+_BAR = 12
+#: Else front ends set what stands between two dollar signs as a formula.
+_NO_MATHS = "mathjax_ignore tex2jax_ignore"
 _TROUBLE = ("failed", "timeout", "interrupted", "cancelled")
 
 
@@ -44,11 +49,11 @@ def shown_runs(runs: Sequence[RunSnapshot], limit: int) -> list[RunSnapshot]:
 # --- HTML ---------------------------------------------------------------------------------------------------------------
 
 
-def to_html(snapshot: Snapshot) -> str:
-    """`snapshot` as self-contained HTML."""
-    body = _run_html(snapshot) if isinstance(snapshot, RunSnapshot) else _group_html(snapshot)
+def to_html(snapshot: Snapshot, *, max_lines: int = MAX_LINES) -> str:
+    """`snapshot` as self-contained HTML, with at most `max_lines` lines of output."""
+    body = _run_html(snapshot, max_lines) if isinstance(snapshot, RunSnapshot) else _group_html(snapshot)
     palette = asset("palette.css") if 'class="anb-a' in body else ""
-    return f'<style>{asset("static.css")}{palette}</style><div class="anb-s">{body}</div>'
+    return f'<style>{asset("static.css")}{palette}</style><div class="anb-s {_NO_MATHS}">{body}</div>'
 
 
 def _status_html(status: str) -> str:
@@ -62,14 +67,22 @@ def _facts_html(facts: Iterable[tuple[str, str]]) -> str:
     return f"<p>{told}</p>" if told else ""
 
 
+def _budget_html(budget: Budget | None) -> str:
+    if budget is None:
+        return ""
+    level, filled = figures.budget_level(budget), round(_BAR * min(budget.share, 1.0))
+    bar = f'<span class="anb-bb">{"▰" * filled}{"▱" * (_BAR - filled)}</span>'
+    return f'<p class="anb-bu anb-b-{level}"><span class="anb-m">budget</span> {escape(figures.budget_told(budget))} {bar}</p>'
+
+
 def _head_html(snapshot: Snapshot, status: str, extra: Iterable[str]) -> str:
     name = f'<strong dir="auto">{escape(figures.short(snapshot.name or snapshot.id, 160))}</strong>'
     parts = [_status_html(status), name, f'<span class="anb-m">{escape(figures.short(snapshot.kind, 30))}</span>', *map(escape, extra)]
     return f"<p>{' &nbsp;'.join(part for part in parts if part)}</p>"
 
 
-def _run_html(run: RunSnapshot) -> str:
-    screen = Screen()
+def _run_html(run: RunSnapshot, max_lines: int) -> str:
+    screen = Screen(max_lines)
     screen.feed(run.tail)
     parts = [_head_html(run, run.status, [figures.duration(run.elapsed_s)])]
     if run.command:
@@ -77,7 +90,7 @@ def _run_html(run: RunSnapshot) -> str:
     if run.error:
         parts.append(f'<p class="{_error_class(run)}" dir="auto">{escape(figures.short(run.error, 1000))}</p>')
     parts.extend(f'<p class="anb-w" dir="auto">{escape(figures.short(warning, 400))}</p>' for warning in list(run.warnings)[:5])
-    parts += [_facts_html(figures.facts(run)), _facts_html(figures.params(run))]
+    parts += [_facts_html(figures.facts(run)), _budget_html(run.budget), _facts_html(figures.params(run)), steps_html(run)]
     if screen.lines:
         shown = sum(len(text.encode("utf-8", "replace")) for _, text in run.tail)
         cut = screen.first or shown < run.stdout_bytes + run.stderr_bytes
@@ -120,7 +133,7 @@ def _group_html(group: GroupSnapshot) -> str:
     runs = shown_runs(group.runs, MAX_ROWS)
     counts = [(name, str(count)) for name, count in figures.counts(group.counts)]
     parts = [_head_html(group, group_status(group), [_runs_word(len(group.runs))])]
-    parts.append(_facts_html([*counts, *figures.totals(group.runs)]))
+    parts += [_facts_html([*counts, *figures.totals(group.runs)]), _budget_html(group.budget)]
     if not runs:
         return "".join([*parts, '<p class="anb-m">No runs yet.</p>'])
     with_params = any(run.params for run in runs)
@@ -134,16 +147,18 @@ def _group_html(group: GroupSnapshot) -> str:
 
 
 _NUMERIC = ' class="anb-n"'
+#: Where styles are stripped nothing else keeps a row short.
+_CELL = 120
 
 
 def _row_html(run: RunSnapshot, *, with_params: bool) -> str:
     middle = f'<td dir="auto">{escape(figures.params_line(run))}</td>' if with_params else ""
     last = (
-        f'<td class="{_error_class(run)}" dir="auto">{escape(figures.short(run.error, 200))}</td>'
+        f'<td class="{_error_class(run)}" dir="auto">{escape(figures.short(run.error, _CELL))}</td>'
         if run.error
-        else f'<td dir="auto"><code>{escape(figures.short(last_line(run.tail), 160))}</code></td>'
+        else f'<td dir="auto"><code>{escape(figures.latest(run, _CELL))}</code></td>'
     )
-    name = escape(figures.short(run.name or run.id, 80))
+    name = escape(figures.title(run, 60))
     elapsed = escape(figures.duration(run.elapsed_s))
     return f'<tr><td>{_status_html(run.status)}</td><td dir="auto">{name}</td>{middle}<td{_NUMERIC}>{elapsed}</td>{last}</tr>'
 
@@ -182,7 +197,7 @@ def fit(text: str, width: int) -> str:
 def _run_text(run: RunSnapshot) -> list[str]:
     screen = Screen(max_lines=TEXT_LINES)
     screen.feed(run.tail)
-    name = figures.short(run.name or run.id, 60)
+    name = figures.title(run, 60)
     head = [f"{figures.shape(run.status)} {figures.short(run.status, 20)}", name, figures.duration(run.elapsed_s)]
     lines = ["  ".join(part for part in head if part)]
     if run.command:
@@ -191,7 +206,9 @@ def _run_text(run: RunSnapshot) -> list[str]:
         lines.append(f"  error: {figures.short(run.error, 400)}")
     lines.extend(f"  warning: {figures.short(warning, 400)}" for warning in list(run.warnings)[:5])
     lines.extend(_wrapped([f"{label} {text}" for label, text in figures.facts(run)]))
+    lines.extend([f"  budget {figures.budget_told(run.budget)}"] if run.budget else [])
     lines.extend([f"  {figures.params_line(run)}"] if run.params else [])
+    lines.extend(steps_text(run))
     lines.extend(f"  {'!' if line.stream == 'stderr' else '│'} {line.text}" for line in screen.lines)
     return lines
 
@@ -203,14 +220,15 @@ def _group_text(group: GroupSnapshot) -> list[str]:
     lines = [f"{figures.shape(status)} {status}  {name}  {_runs_word(len(group.runs))}: {told}"]
     totals = [f"{label} {text}" for label, text in figures.totals(group.runs)]
     lines.extend(["  " + " · ".join(totals)] if totals else [])
+    lines.extend([f"  budget {figures.budget_told(group.budget)}"] if group.budget else [])
     runs = shown_runs(group.runs, MAX_ROWS)
     rows = [
         (
             f"{figures.shape(run.status)} {figures.short(run.status, 12)}",
-            fit(figures.short(run.name or run.id, 40), 24),
+            fit(figures.title(run, 24), 30),
             fit(figures.params_line(run), 26),
             figures.duration(run.elapsed_s),
-            figures.short(run.error or last_line(run.tail), 100),
+            figures.short(run.error or figures.latest(run, 100), 100),
         )
         for run in runs
     ]

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import concurrent.futures
-import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakMethod
 
 from agentnb import requests
-from agentnb.agents.compile import secrets_of
+from agentnb.agents.compile import DEFAULT_GRACE_S, secrets_of
 from agentnb.agents.fill import fill
-from agentnb.commands import Python, Spec
+from agentnb.agents.filling import again
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
 from agentnb.engine.masking import Masker
-from agentnb.errors import ConfigError, StoreError
-from agentnb.events import Json, now_us
+from agentnb.errors import BudgetExceeded, ConfigError, StoreError
+from agentnb.events import BudgetSpent, Json, now_us
 from agentnb.execution import AnySpec, ExecutionConfig, Handler
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
+from agentnb.notebook.budget import Budget, bounds_of, budget_at
 from agentnb.notebook.grid import points
 from agentnb.notebook.group import RunGroup
 from agentnb.notebook.handles import RunHandle, live_runs
 from agentnb.notebook.history import SessionHistory
+from agentnb.notebook.hosting import current_run
+from agentnb.notebook.kernel_runs import remember
 from agentnb.notebook.launching import Batch, connect
 from agentnb.notebook.live import LiveRun
 from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
+from agentnb.notebook.replying import TAG
 from agentnb.notebook.snapshot import GroupSnapshot
+from agentnb.notebook.targets import fields_of
+from agentnb.notebook.targets import spec_of as _spec_of
 from agentnb.notebook.verbs import Verbs
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, patience, wait_all
 from agentnb.states import SessionStatus
@@ -48,6 +55,11 @@ class Session(Verbs, SessionHistory):
     once; default the number of processors. `tags`: texts kept with it and its runs. Other options (timeout, env, capture, retry,
     grace, working_dir ...: see ExecutionConfig) are defaults for its runs: what a spec says wins over them, and what a launch says
     over both; `env`, `working_dir`, `stdin` and `capture` are for processes, not for ``async def`` agents.
+
+    `budget_usd`, `budget_tokens`, `budget_time`: what all its runs together may spend; time (seconds, or text such as "1h") runs from the
+    start of the first. The report that crosses one stops what is live (error kind budget_exceeded), and nothing starts any more: launches
+    raise BudgetExceeded. Only what agents report counts (input, output and cached tokens, of every attempt); a run without a cost, such
+    as one of the local model, costs 0 dollars. Replays are free. `launch` bounds a run by the same options, `map` a group.
     Raises ConfigError for a bad option, StoreError or StoreTooNew when the store cannot be used.
     """
 
@@ -58,6 +70,9 @@ class Session(Verbs, SessionHistory):
         store: str | os.PathLike[str] | None = None,
         max_parallel: int | None = None,
         tags: Mapping[str, str] | None = None,
+        budget_usd: float | None = None,
+        budget_tokens: int | None = None,
+        budget_time: float | str | timedelta | None = None,
         **defaults: Any,
     ) -> None:
         """Check the store and start the engine in the background."""
@@ -70,6 +85,9 @@ class Session(Verbs, SessionHistory):
         self.max_parallel = parallel("max_parallel", max_parallel) or os.cpu_count() or 1
         self.tags = clean_tags(tags)
         self._defaults = session_defaults(defaults)
+        self._bounds = bounds_of({"budget_usd": budget_usd, "budget_tokens": budget_tokens, "budget_time": budget_time})
+        self._spent: BudgetSpent | None = None
+        self._ended_at: float | None = None
         if not isinstance(store, str | os.PathLike | None):
             raise ConfigError(f"Session: store={store!r} is no path; give the folder of the history as text or a pathlib.Path")
         self.store = Store.locate(store)
@@ -84,6 +102,7 @@ class Session(Verbs, SessionHistory):
         Store.open(self.store).close()  # here, so that what is wrong with it is raised in the cell
         warn_about_old_nesting(stacklevel=3)
         self._connect()
+        remember(self)
 
     # --- launching
 
@@ -100,7 +119,7 @@ class Session(Verbs, SessionHistory):
         return self._launch(_spec_of(target), *self._options(options))
 
     def _launch_spec(self, cls: type[Any], first: Any, options: dict[str, Any]) -> RunHandle:
-        own = set(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type", "command", "argv", "prompt"}
+        own = fields_of(cls)
         sorted_out = self._options({name: value for name, value in options.items() if name not in own}, own)
         return self._launch(cls(first, **{name: value for name, value in options.items() if name in own}), *sorted_out)
 
@@ -126,7 +145,20 @@ class Session(Verbs, SessionHistory):
     def _launch(self, spec: AnySpec, given: LaunchOptions, config: ExecutionConfig) -> RunHandle:
         if given.params or spec.asks:
             spec = fill(spec, given.params)
-        batch = self._batch(given, config)
+        self._check_budget(spec)
+        batch = self._batch(given, config, {"budget": given.budget} if given.budget else None)
+        batch.add(spec, given.params, given.name)
+        return self._send(batch)[0]
+
+    def _go_on(self, spec: Any, config: ExecutionConfig, run: RunHandle, options: dict[str, Any]) -> RunHandle:
+        """Launch the filled `spec` as a reply to `run`: with its `config` and params, laid over by `options`."""
+        own = fields_of(type(spec))
+        given, changed = self._options({name: value for name, value in options.items() if name not in own}, own)
+        if fields := {name: value for name, value in options.items() if name in own}:
+            spec = again(spec, fields)
+        self._check_budget(spec)
+        given.params, given.tags = run.params | given.params, {TAG: run.id} | given.tags
+        batch = self._batch(given, changed.over(config), {"budget": given.budget} if given.budget else None)
         batch.add(spec, given.params, given.name)
         return self._send(batch)[0]
 
@@ -151,33 +183,93 @@ class Session(Verbs, SessionHistory):
         bound = parallel("max_parallel", max_parallel)
         given, config = self._options(options, ("repeats", "max_parallel"))
         spec = _spec_of(target)
-        group = {"group": new_id(), "group_parallel": bound or self.max_parallel}
+        self._check_budget(spec)
+        group: Json = {"group": new_id(), "group_parallel": bound or self.max_parallel}
+        if given.budget:
+            group["group_budget"] = given.budget
         batch, origin = self._batch(given, config, group), []
         name = batch.title(spec, given.name)
         for number, row in enumerate(rows):
             filled = fill(spec, given.params | row) if repeats == 1 else None
             for repeat in range(repeats):
                 params = given.params | row | ({"repeat": repeat} if repeats > 1 else {})
-                batch.add(filled or fill(spec, params), params, f"{name} [{len(batch)}]")
+                batch.add(filled or fill(spec, params), params, f"{name} [{len(batch)}]", named=given.name is not None)
                 origin.append(number)
         base = items if hasattr(items, "columns") else None
-        return RunGroup(group["group"], name, self._send(batch), self.store, base=base, rows=origin)  # type: ignore[arg-type]
+        return RunGroup(group["group"], name, self._send(batch), self.store, base=base, rows=origin, session=self, budget=given.budget)  # type: ignore[arg-type]
+
+    def launch_child(self, parent: str, target: AnySpec | Callable[..., Any], options: Mapping[str, Any]) -> RunHandle:
+        """Launch a run for the agent that is run `parent`; it ends with that one. Also while the session waits for its end."""
+        given, config = split(options)
+        if given.detach:
+            raise ConfigError("detach: a child run ends with the run that launched it; launch it with session.launch(...)")
+        spec = _spec_of(target)
+        self._check_budget(spec)
+        if given.params or spec.asks:
+            spec = fill(spec, given.params)
+        bound: Json = {"bound": True} | ({"budget": given.budget} if given.budget else {})
+        batch = self._batch(given, config, bound, parent)
+        batch.add(spec, given.params, given.name)
+        return self._send(batch)[0]
+
+    def _adopt(self, run: Json) -> LiveRun | None:
+        """A run was launched by an agent in a child process: it is one of this session's, too."""
+        if self._engine is None:
+            return None
+        live = LiveRun(self._engine, self.store, run, grace_s=DEFAULT_GRACE_S)
+        self._runs.append(RunHandle(live, self.store, run))
+        self._live.append(live)
+        return live
 
     def _options(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> tuple[LaunchOptions, ExecutionConfig]:
         self._check_active()
         return split(options, tuple(also))
 
     def _check_active(self) -> None:
-        if self.status is not SessionStatus.ACTIVE:
+        if self.status is not SessionStatus.ACTIVE and not self._is_at_work():
             raise ConfigError(f"session {self.name!r} has {_ENDING[self.status]}; start a new one with nb.Session({self.name!r})")
 
-    def _batch(self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None) -> Batch:
+    def _is_at_work(self) -> bool:
+        """Whether the caller is an agent of this session, which waits for its end."""
+        here = current_run()
+        return here is not None and any(run.id == here and not run.done for run in self._live)
+
+    @property
+    def budget(self) -> Budget | None:
+        """Its budget: what is spent, what remains; None when it has none."""
+        if self._bounds is None:
+            return None
+        if self._engine is not None:
+            self._spent = self._engine.budgets.get(self.id, self._spent)
+        return budget_at("session", self._bounds, self._spent, self._ended_at)
+
+    def _check_budget(self, spec: AnySpec) -> None:
+        if self._bounds and (budget := self.budget) is not None and budget.exhausted and spec.type != "replay":
+            advice = f"start a new session with a larger one: nb.Session({self.name!r}, {next(iter(self._bounds))}=...)"
+            raise BudgetExceeded(f"session {self.name!r} has spent its budget ({budget}); {advice}")
+
+    def _batch(
+        self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None, parent: str | None = None
+    ) -> Batch:
         with Deferred():  # one for all that is deferred in there
             client = self._connect()
             if given.detach:
+                if self._bounds:
+                    raise ConfigError("detach: a detached run outlives the session and its budget; launch it from a session without one")
                 client = self._connect_detached()
             tags = self.tags | given.tags
-            return Batch(client, self.store, self.id, config=config, defaults=self._defaults, tags=tags, group=group, detach=given.detach)
+            return Batch(
+                client,
+                self.store,
+                self.id,
+                config=config,
+                defaults=self._defaults,
+                tags=tags,
+                group=group,
+                detach=given.detach,
+                session=self,
+                parent=parent,
+            )
 
     def _send(self, batch: Batch) -> list[RunHandle]:
         with Deferred():  # runs that are launched are known to the session
@@ -193,6 +285,8 @@ class Session(Verbs, SessionHistory):
         with Deferred():
             client = connect()
             if self._engine is not client:
+                if self._engine is not None:  # it died: what it told of last counts
+                    self._spent = self._engine.budgets.get(self.id, self._spent)
                 self._engine = client
                 self._open(client)
         return client
@@ -212,7 +306,13 @@ class Session(Verbs, SessionHistory):
             masker = Masker(secrets)
             said = {key: masker.clean_data(value) for key, value in said.items()}
         session: Json = {"id": self.id, "status": "active", "created_at": self._created, "ended_at": None}
-        client.send([requests.OpenSession(session | said, str(self.store), self.max_parallel)])
+        client.adopt_for(self.id, _weakly(self._adopt))
+        budget = None
+        if self._bounds is not None and client is self._engine:
+            told = self._spent
+            spent = {"cost_usd": told.cost_usd, "tokens": told.tokens, "began": told.began} if told is not None else None
+            budget = self._bounds | {"spent": spent}
+        client.send([requests.OpenSession(session | said, str(self.store), self.max_parallel, budget)])
 
     # --- waiting and ending
 
@@ -255,6 +355,7 @@ class Session(Verbs, SessionHistory):
         try:
             trouble = self._end(cancel=cancel, reason=reason)
         finally:
+            self._ended_at = now_us() / 1e6
             callbacks, self._ended = self._ended, []
             for callback in callbacks:
                 callback()
@@ -297,7 +398,7 @@ class Session(Verbs, SessionHistory):
 
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""
-        return GroupSnapshot(self.id, self.name, "session", [run.snapshot() for run in list(self._live)], self.status.value)
+        return GroupSnapshot(self.id, self.name, "session", [run.snapshot() for run in list(self._live)], self.status.value, self.budget)
 
     def _when_done(self, callback: Callable[[], None]) -> None:
         if self.status is not SessionStatus.ACTIVE:
@@ -309,7 +410,7 @@ class Session(Verbs, SessionHistory):
         from agentnb.notebook.display import show
         from agentnb.notebook.sources import RunsSource
 
-        show(RunsSource(lambda: list(self._live), self.snapshot, self.cancel, self._when_done), loops.engine_loop())
+        show(RunsSource(lambda: list(self._live), self.snapshot, self.cancel, self._when_done, lambda: self.budget), loops.engine_loop())
 
     def __repr__(self) -> str:
         """One line: name, status, counts, where the history is."""
@@ -321,14 +422,12 @@ class Session(Verbs, SessionHistory):
 _ENDING = {SessionStatus.ENDED: "ended", SessionStatus.CANCELLED: "been cancelled"}
 
 
-def _spec_of(target: AnySpec | Callable[..., Any]) -> AnySpec:
-    if isinstance(target, Spec):
-        return target
-    if isinstance(target, type) and issubclass(target, Spec):
-        raise ConfigError(f"launch: {target.__name__} is a class of targets; write nb.{target.__name__}(...)")
-    if callable(target):
-        return Python(target)
-    hint = "nb.Shell(...)" if isinstance(target, str) else "nb.Command([...])" if isinstance(target, list | tuple) else "a spec"
-    if inspect.isawaitable(target):
-        raise ConfigError(f"launch: {target!r} is what an async function returned; pass the function itself: session.python(function, ...)")
-    raise ConfigError(f"launch: {target!r} is no target; write {hint}, or pass a Python function")
+def _weakly(adopter: Callable[[Json], LiveRun | None]) -> Callable[[Json], LiveRun | None]:
+    """The same, without keeping its session alive."""
+    kept = WeakMethod(adopter)
+
+    def adopt(run: Json) -> LiveRun | None:
+        session = kept()
+        return session(run) if session is not None else None
+
+    return adopt

@@ -6,15 +6,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentnb.notebook.budget import Budget
+
 #: A piece of output: ("stdout" | "stderr", text). Text may hold ANSI sequences, carriage returns, anything.
 Segment = tuple[str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class StepSnapshot:
+    """One step of a run at one moment. `kind`: a states.StepKind; `status`: a states.StepStatus.
+
+    `input`, `output`, `error`: text, cut; it may hold anything. Stamps and durations as in RunSnapshot.
+    """
+
+    id: str
+    kind: str
+    name: str
+    status: str = "running"
+    parent_id: str | None = None
+    started_at: float | None = None
+    elapsed_s: float | None = None
+    input: str = ""
+    output: str = ""
+    error: str = ""
+    exit_code: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it will change."""
+        return self.status not in {"pending", "running"}
 
 
 @dataclass(slots=True, frozen=True)
 class RunSnapshot:
     """One run at one moment. Stamps are seconds since the epoch, durations seconds, sizes bytes; None: not known (yet).
 
-    `status`: a states.RunStatus value, or ``cancelling`` from the click until the run has ended.
+    `status`: a states.RunStatus value, or ``cancelling`` from the click until the run has ended. `replay_of`: the recorded run's id, of
+    a replay. `note`: what it waits for between two attempts. `turns`: answers of its model. `steps`: those that are known, in the order in
+    which they began, with `steps_cut` more before them; only where one run is looked at.
     """
 
     id: str
@@ -41,6 +73,13 @@ class RunSnapshot:
     tail: Sequence[Segment] = ()
     tail_seq: int = 0
     warnings: Sequence[str] = ()
+    budget: Budget | None = None
+    replay_of: str | None = None
+    note: str = ""
+    turns: int | None = None
+    model: str | None = None
+    steps: Sequence[StepSnapshot] = ()
+    steps_cut: int = 0
 
     @property
     def done(self) -> bool:
@@ -57,6 +96,7 @@ class GroupSnapshot:
     kind: str
     runs: Sequence[RunSnapshot]
     status: str = ""
+    budget: Budget | None = None
 
     @property
     def counts(self) -> dict[str, int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agentnb.notebook.budget import Budget
 from agentnb.notebook.live import LiveRun
-from agentnb.notebook.snapshot import Segment, Snapshot
+from agentnb.notebook.snapshot import RunSnapshot, Segment, Snapshot
 from agentnb.notebook.waiting import cancel_all
 
 
@@ -17,12 +18,17 @@ class RunSource:
         self._run = run
 
     def snapshot(self) -> Snapshot:
-        """Its state now."""
-        return self._run.snapshot()
+        """Its state now, with its steps."""
+        return self._run.detail()
+
+    def detail(self, run_id: str) -> RunSnapshot | None:
+        """The same, if it is this run."""
+        return self._run.detail() if run_id == self._run.id else None
 
     def version(self) -> int:
         """Rises with each change."""
-        return self._run.version
+        budget = self._run.budget
+        return self._run.version + (budget.version if budget else 0)
 
     def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
         """Its live output after piece `seq`."""
@@ -52,8 +58,10 @@ class RunsSource:
         snapshot: Callable[[], Snapshot],
         cancel: Callable[[str], None],
         when_done: Callable[[Callable[[], None]], None],
+        budget: Callable[[], Budget | None],
     ) -> None:
         """`runs` may grow while the view is open."""
+        self._budget = budget
         self._runs = runs
         self._snapshot = snapshot
         self._cancel = cancel
@@ -63,10 +71,16 @@ class RunsSource:
         """Their state now."""
         return self._snapshot()
 
+    def detail(self, run_id: str) -> RunSnapshot | None:
+        """One of them with its steps."""
+        found = self._find([run_id])
+        return found[0].detail() if found else None
+
     def version(self) -> int:
         """Rises with each change of any of them."""
         runs = self._runs()
-        return sum(run.version for run in runs) + len(runs)
+        budget = self._budget()
+        return sum(run.version for run in runs) + len(runs) + (budget.version if budget else 0)
 
     def output_since(self, run_id: str, seq: int) -> tuple[int, list[Segment], bool]:
         """Live output of one of them after piece `seq`."""

@@ -9,7 +9,9 @@ from typing import Any
 
 from agentnb.commands import Command, Python, Shell, Spec, Test
 from agentnb.notebook.handles import RunHandle
+from agentnb.programs import Claude
 from agentnb.prompts import LocalModel
+from agentnb.replay import Replay
 
 
 class Verbs:
@@ -43,8 +45,25 @@ class Verbs:
         """
         return self.launch(Python(function, *args), **options)
 
+    def replay(self, path: str | Path, *, speed: float | None = 1.0, **options: Any) -> RunHandle:
+        """Play a run again that ``run.export(path)`` wrote to a file: the same events and output, with no key, no network, no process.
+
+        `speed`: how many times faster than it was recorded; None for no waiting. Options: `name`, `params`, `tags`, `timeout`, `detach`.
+        Its status, steps, output, usage, tokens, cost and durations are those recorded; its id and stamps are its own. Raises
+        ConfigError, with file and line, for a file that is no whole recording.
+        """
+        return self.launch(Replay(path, speed=speed), **options)
+
+    def claude(self, prompt: str, **options: Any) -> RunHandle:
+        """Give the claude command line a prompt (see Claude for `model`, `tools`, `permission_mode` ...). Options: see `launch`.
+
+        What it says comes to stdout as it is said, with a line for each tool call; `output` is the final answer, `steps` are its turns
+        and tool calls, and ``run.reply("...")`` goes on. Raises RuntimeUnavailable, with what to install, when the program is missing.
+        """
+        return self._launch_spec(Claude, prompt, options)
+
     def local(self, prompt: str, **options: Any) -> RunHandle:
-        """Ask the local model (see LocalModel for `system`, `temperature`, `seed`, `max_tokens` ...). Options: see `launch`.
+        """Ask the local model (see LocalModel for `system`, `messages`, `temperature`, `seed`, `json_schema` ...). Options: see `launch`.
 
         Its tokens stream to stdout; the answer is the run's `output`. Raises RuntimeUnavailable when the model is not installed.
         """

@@ -1,4 +1,4 @@
-// The parts that live views are made of. This file and view.js, in this order, are one module (widgets.py joins them).
+// The parts that live views are made of. All view*.js files together, in the order of widgets.py, are one module.
 // Whatever comes from a process is set as text, never as markup.
 
 const MAX_LINES = 2000;
@@ -56,7 +56,14 @@ class Clock {
     if (item.done || !item.started) return item.elapsed;
     return seconds(this.now - item.started + (performance.now() - this.at) / 1000);
   }
+  /** Seconds until a stamp of the kernel's clock. */
+  until(stamp) {
+    return stamp - this.now - (performance.now() - this.at) / 1000;
+  }
 }
+
+/** The shape of each status, as the kernel says. */
+const shapes = {};
 
 class Pill {
   constructor() {
@@ -69,9 +76,13 @@ class Pill {
     const waiting = asked && !item.done;
     const status = waiting ? "cancelling" : item.status;
     this.node.dataset.status = status;
-    setText(this.shape, waiting ? "◌" : item.shape);
+    setText(this.shape, shapes[status] || "•");
     setText(this.word, status === "cancelling" ? "cancelling…" : status);
   }
+}
+
+function isDone(status) {
+  return !["pending", "running", "cancelling"].includes(status);
 }
 
 /** (label, value) pairs on a line that wraps. */
@@ -97,38 +108,50 @@ class Facts {
   }
 }
 
-/** The tail of a run's output. It follows the end until the reader scrolls up. */
-class Log {
-  constructor(onChange) {
-    this.onChange = onChange;
-    this.run = undefined;
-    this.first = 0;
-    this.lines = [];
+/** What is spent of a budget: a line and a bar. */
+class BudgetLine {
+  constructor() {
+    this.text = el("span", "anb-value");
+    this.fill = el("span", "anb-budget-fill");
+    this.bar = el("span", "anb-budget-bar", this.fill);
+    this.bar.setAttribute("aria-hidden", "true");
+    this.node = el("div", "anb-budget", el("span", "anb-label", "budget"), this.text, this.bar);
+    this.node.hidden = true;
+  }
+  set(budget) {
+    this.node.hidden = !budget;
+    if (!budget) return;
+    setText(this.text, budget.text);
+    this.node.dataset.level = budget.level;
+    this.fill.style.width = `${100 * budget.share}%`;
+  }
+}
+
+/** A box that scrolls: it follows its end until the reader scrolls up, and stays where the reader was. */
+class Scrolling {
+  constructor(label, role, ...children) {
     this.following = true;
-    this.marker = el("div", "anb-marker", "Earlier output is not shown here.");
-    this.marker.hidden = true;
-    this.body = el("div", "anb-lines");
-    this.box = el("div", "anb-log", this.marker, this.body);
+    this.top = 0;
+    this.box = el("div", "anb-box", ...children);
     this.box.tabIndex = 0;
-    this.box.dataset.lmSuppressShortcuts = "true"; // arrow keys scroll the log, they do not move JupyterLab's cell selection
-    this.box.setAttribute("role", "log");
-    this.box.setAttribute("aria-live", "off");
-    this.box.setAttribute("aria-label", "Output");
+    this.box.setAttribute("role", role);
+    this.box.setAttribute("aria-label", label);
     this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.jump = button("anb-jump", "Jump to end", () => this.follow());
     this.jump.hidden = true;
-    this.empty = el("div", "anb-empty", "No output yet");
-    this.node = el("div", "anb-logbox", this.empty, this.box, this.jump);
-    this.box.hidden = true;
     // The box has no height until the page shows it, and gets another one when the page is made narrower.
     this.observer = new ResizeObserver(() => this.stay());
     this.observer.observe(this.box);
   }
   stay() {
+    if (!this.box.clientHeight) return;
     if (this.following) this.box.scrollTop = this.box.scrollHeight;
+    else if (this.box.scrollTop !== this.top) this.box.scrollTop = this.top;
   }
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.box;
+    if (!clientHeight) return;
+    this.top = scrollTop;
     this.following = scrollHeight - scrollTop - clientHeight < 12;
     this.jump.hidden = this.following;
   }
@@ -137,6 +160,31 @@ class Log {
     this.jump.hidden = true;
     this.box.scrollTop = this.box.scrollHeight;
     this.box.focus({ preventScroll: true });
+  }
+  again() {
+    this.following = true;
+    this.jump.hidden = true;
+    this.stay();
+  }
+}
+
+/** The tail of a run's output. */
+class Log {
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.run = undefined;
+    this.first = 0;
+    this.lines = [];
+    this.marker = el("div", "anb-marker", "Earlier output is not shown here.");
+    this.marker.hidden = true;
+    this.body = el("div", "anb-lines");
+    this.scrolling = new Scrolling("Output", "log", this.marker, this.body);
+    this.box = this.scrolling.box;
+    this.box.classList.add("anb-log");
+    this.box.setAttribute("aria-live", "off");
+    this.empty = el("div", "anb-empty", "No output yet");
+    this.node = el("div", "anb-logbox", this.empty, this.box, this.scrolling.jump);
+    this.box.hidden = true;
   }
   /** Show exactly these lines. */
   reset(tail) {
@@ -187,7 +235,7 @@ class Log {
     return node;
   }
   settle() {
-    if (this.following && this.lines.length > MAX_LINES) {
+    if (this.scrolling.following && this.lines.length > MAX_LINES) {
       const cut = this.lines.length - MAX_LINES + 200;
       this.lines.splice(0, cut);
       this.first += cut;
@@ -196,7 +244,7 @@ class Log {
     this.marker.hidden = this.first === 0;
     this.box.hidden = !this.lines.length;
     this.empty.hidden = this.lines.length > 0;
-    this.stay();
+    this.scrolling.stay();
   }
   text() {
     return [...this.body.children].map((node) => node.textContent.replace("\u200b", "")).join("\n");

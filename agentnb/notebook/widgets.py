@@ -20,14 +20,16 @@ from typing import Any
 import anywidget
 import traitlets
 
-from agentnb.notebook.display import ViewSource
+from agentnb.notebook.comms import unpin
 from agentnb.notebook.picture import Json, Picture
 from agentnb.notebook.render import asset
 from agentnb.notebook.snapshot import Snapshot
+from agentnb.notebook.views import ViewSource
 
 #: The whole picture goes out again at most this often, and slower when it is big.
 SYNC_S = 2.0
-SYNC_BYTES_PER_S = 16 * 1024
+SYNC_BYTES_PER_S = 8 * 1024
+_MAX_SEEN = 200
 #: Output goes out at most this fast; in a flood the reader sees samples of it.
 OUTPUT_BYTES_PER_S = 48 * 1024
 
@@ -35,7 +37,7 @@ OUTPUT_BYTES_PER_S = 48 * 1024
 class RunView(anywidget.AnyWidget):
     """The front end's half of a view. Only the loop thread speaks through it once it is shown; clicks may come on any thread."""
 
-    _esm = asset("view_parts.js") + asset("view.js")
+    _esm = "".join(map(asset, ("view_parts.js", "view_steps.js", "view_run.js", "view_table.js", "view.js")))
     _css = asset("view.css") + asset("palette.css")
 
     state = traitlets.Any().tag(sync=True, to_json=lambda _value, widget: {**widget.frame[0], "now": time.time(), "note": widget.note})
@@ -46,10 +48,7 @@ class RunView(anywidget.AnyWidget):
         self.frame, self.note = frame, note
         super().__init__()
         self.on_msg(lambda _widget, content, _buffers: on_click(content) if isinstance(content, dict) else None)
-        # ipykernel 7.4 sends a click to the shell that last published here, which a blocking cell keeps busy; without this
-        # method it goes to the shell that the front end asked for.
-        if hasattr(self.comm, "_reply_subshell_for"):
-            self.comm._reply_subshell_for = None  # noqa: SLF001 - there is no public way; guarded, for it may go
+        unpin(self)
 
     def sync(self) -> int:
         """Send the whole picture; how many characters that is."""
@@ -70,13 +69,18 @@ class LiveView:
         self.widget = RunView(self._picture.frame(), note, on_click)
 
     def act(self, content: Mapping[str, Any]) -> None:
-        """Do what the front end asked for: ``open`` a run's log, or ``sync`` everything."""
-        if content.get("type") == "open":
+        """Do what the front end asked for: ``open`` a run's log, ``see`` the output of these runs, or ``sync`` everything."""
+        asked, runs = content.get("type"), content.get("runs")
+        if asked == "open":
             run_id = content.get("run")
             self._picture.open(run_id if isinstance(run_id, str) else None)
             self._version = -1
             self._flush_now()
-        self._stale, self._sync_at = True, 0.0
+        elif asked == "see" and isinstance(runs, list):
+            self._picture.see([run_id for run_id in runs if isinstance(run_id, str)][:_MAX_SEEN])
+            self._picture.watch()
+        elif asked == "sync":
+            self._stale, self._sync_at = True, 0.0
 
     def flush(self) -> Snapshot:
         """Tell the front end what changed; the snapshot that was told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+import agentnb as nb
 from agentnb.agents import model_file
 from agentnb.agents.local import local_work
 from agentnb.errors import ConfigError, RuntimeUnavailable
@@ -52,6 +54,48 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:
 @needs_model
 def test_zero_temperature_is_greedy_whatever_the_seed() -> None:
     assert ask("Count to five.", temperature=0, seed=1).stdout == ask("Count to five.", temperature=0, seed=2).stdout
+
+
+SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"], "additionalProperties": False}
+
+
+@needs_model
+def test_json_by_schema_is_parsed() -> None:
+    child = ask("Ann is 30.", json_schema=SCHEMA, max_tokens=60, temperature=0)
+    (result,) = child.all("result")
+    assert isinstance(result["output"]["age"], int)
+    assert json.loads(child.stdout) == result["output"] == child.all("step")[-1]["output"]
+
+
+@needs_model
+def test_json_that_max_tokens_cut_is_a_clear_error_and_stays_in_stdout() -> None:
+    child = ask("Ann is 30.", json_schema=SCHEMA, max_tokens=3)
+    (error,) = child.all("error")
+    assert (child.code, error["kind"]) == (1, "validation_error")
+    assert "cut at max_tokens=3" in error["message"]
+    assert child.stdout.strip().startswith(b"{")
+    assert not child.all("result")
+
+
+@needs_model
+def test_what_was_said_before_counts() -> None:
+    said = [{"role": "user", "content": "I am Ann."}, {"role": "assistant", "content": "Hello Ann, how are you?"}]
+    with_it, without = ask("Who am I?", messages=said, temperature=0), ask("Who am I?", temperature=0)
+    assert with_it.stdout != without.stdout
+    assert with_it.all("usage")[-1]["input_tokens"] > without.all("usage")[-1]["input_tokens"] + 10
+    assert with_it.all("step")[0]["input"]["messages"] == said
+
+
+@needs_model
+@pytest.mark.parametrize("shared", [False, True])
+def test_tokens_per_second_fit_the_time_that_it_took(store: Path, shared: bool) -> None:
+    with nb.Session("speed", store=store) as session:
+        session.local("Write a story about the sea.", max_tokens=60, shared=shared, threads=1).wait()
+        row = session.runs_df().iloc[0]
+    writing_s = (row["output_tokens"] - 1) / row["tokens_per_s"]
+    assert row["output_tokens"] == 60
+    assert 0.01 < writing_s < row["run_s"]
+    assert row["model"] == model_file.FILE_NAME
 
 
 @needs_model

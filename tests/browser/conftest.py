@@ -59,6 +59,12 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0)
     raise AssertionError(f"waited {timeout_s:.0f} s in vain for {what}")
 
 
+def code_cells(*cells: str) -> list[dict[str, Any]]:
+    """These texts as the code cells of a notebook."""
+    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    return [{**empty, "id": f"c{i}-{secrets.token_hex(4)}", "source": textwrap.dedent(cell).strip()} for i, cell in enumerate(cells)]
+
+
 @dataclass
 class Lab:
     """A running JupyterLab."""
@@ -72,21 +78,24 @@ class Lab:
         """Write a notebook with these code cells; its name."""
         self.opened += 1
         name = f"n{self.opened}.ipynb"
-        code: list[Any] = [
-            {
-                "cell_type": "code",
-                "id": f"c{i}",
-                "metadata": {},
-                "source": textwrap.dedent(cell).strip(),
-                "outputs": [],
-                "execution_count": None,
-            }
-            for i, cell in enumerate(cells)
-        ]
+        code = code_cells(*cells)
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         book = {"cells": code, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
         (self.folder / name).write_text(json.dumps(book), encoding="utf-8")
         return name
+
+    def ask(self, path: str, method: str = "GET", data: Any = None) -> Any:
+        """Ask the server's API."""
+        body = None if data is None else json.dumps(data).encode()
+        request = urllib.request.Request(f"{self.url}/{path}?token={self.token}", body, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def end_kernels(self) -> None:
+        """End every kernel: those of pages that are closed would slow down the rest."""
+        for kernel in self.ask("api/kernels"):
+            self.ask(f"api/kernels/{kernel['id']}", "DELETE")
 
     def saved(self, name: str) -> Any:
         """The notebook as it is on disk."""
@@ -127,7 +136,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     port, token = free_port(), secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--port-retries=0"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folders['work']}", "--LabApp.news_url=None"]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
     url = f"http://127.0.0.1:{port}"
     with (base / "lab.log").open("wb") as log, subprocess.Popen(command, env=env, cwd=folders["work"], stdout=log, stderr=log) as server:
         try:
@@ -142,6 +151,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 server.kill()
 
 
+def picture(place: Locator, name: str) -> None:
+    """Keep a picture for people, in a folder that git ignores."""
+    folder = ROOT / "test-artifacts"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.png").write_bytes(place.screenshot())
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
@@ -149,6 +165,15 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         yield running
         running.close()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is written to its end."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass
@@ -160,6 +185,15 @@ class Book:
     name: str
     ran: int = 0
     errors: list[str] = field(default_factory=list)
+    #: No later test may use it: its kernel is gone, say.
+    spent: bool = False
+
+    def stage(self, *cells: str) -> None:
+        """Put these cells in the place of all; the kernel stays."""
+        self.idle()
+        self.errors.clear()
+        self.page.evaluate(_STAGE, code_cells(*cells))
+        expect(self.page.locator(".jp-Notebook .jp-Cell")).to_have_count(len(cells))
 
     def cell(self, number: int) -> Locator:
         """A cell of the notebook."""
@@ -184,7 +218,7 @@ class Book:
         path = self.lab.folder / self.name
         before = path.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        wait_until(lambda: path.stat().st_mtime_ns != before, "the saved notebook")
+        wait_until(lambda: path.stat().st_mtime_ns != before and _is_whole(path), "the saved notebook")
         return self.lab.saved(self.name)
 
     def reload(self) -> None:
@@ -199,15 +233,27 @@ class Book:
         self.page.wait_for_timeout(1500)  # JupyterLab swallows keys for a moment after it says that it is idle
 
 
+_STAGE = """cells => {
+    const {content} = jupyterapp.shell.currentWidget, model = content.model.sharedModel
+    model.transact(() => { model.deleteCellRange(0, model.cells.length); model.insertCells(0, cells) })
+    content.activeCellIndex = 0
+}"""
 Open = Callable[..., Book]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_book(lab: Lab, browser: Browser) -> Iterator[Open]:
-    """Open a notebook with the given cells in a fresh workspace; `theme`, `width` and `height` as asked."""
-    contexts = []
+    """Give a notebook with the given cells; `theme`, `width` and `height` as asked.
+
+    To load JupyterLab and start a kernel takes most of a test's time: a page of the same kind that the module has opened gets the cells.
+    """
+    contexts, pool = [], dict[tuple[str, int, int], Book]()
 
     def opening(*cells: str, theme: str = "light", width: int = 1100, height: int = 900) -> Book:
+        known = pool.get((theme, width, height))
+        if known is not None and not known.spent:
+            known.stage(*cells)
+            return known
         name = lab.write(*cells)
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if theme == "dark" else "light")
         contexts.append(context)
@@ -215,13 +261,13 @@ def open_book(lab: Lab, browser: Browser) -> Iterator[Open]:
         book = Book(page, lab, name)
         page.on("pageerror", lambda error: book.errors.append(str(error)))
         settings = {"raw": json.dumps({"theme": "JupyterLab Dark" if theme == "dark" else "JupyterLab Light", "adaptive-theme": False})}
-        asked = f"{lab.url}/lab/api/settings/@jupyterlab/apputils-extension:themes?token={lab.token}"
-        request = urllib.request.Request(asked, json.dumps(settings).encode(), {"Content-Type": "application/json"}, method="PUT")
-        urllib.request.urlopen(request, timeout=10).close()
+        lab.ask("lab/api/settings/@jupyterlab/apputils-extension:themes", "PUT", settings)
         page.goto(f"{lab.url}/lab/workspaces/w{lab.opened}/tree/{name}?token={lab.token}")
         book.ready()
+        pool[theme, width, height] = book
         return book
 
     yield opening
     for context in contexts:
         context.close()
+    lab.end_kernels()

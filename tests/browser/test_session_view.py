@@ -66,6 +66,7 @@ def test_a_saved_notebook_shows_its_runs_without_a_kernel(open_book: Open) -> No
             expect(book.output(cell)).to_contain_text(text, timeout=20_000)
     book.save()
     stop = "for (const k of await (await fetch('/api/kernels')).json()) await fetch('/api/kernels/' + k.id, {method: 'DELETE'})"
+    book.spent = True
     book.page.evaluate(f"async () => {{ {stop} }}")
     book.page.reload()
     expect(book.output(1)).to_contain_text("to stderr", timeout=60_000)

@@ -173,6 +173,9 @@ class Fake:
     def masked(self, data: object) -> object:
         return data
 
+    def used(self, tokens: int, cost_usd: float) -> None:
+        assert tokens >= 0 and cost_usd >= 0
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["running", "completed", "1", "tool"]),

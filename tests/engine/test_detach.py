@@ -6,8 +6,12 @@ import asyncio
 import os
 import signal
 import socket
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,6 +111,30 @@ def test_runs_go_on_without_the_client_and_the_supervisor_ends_with_the_last_one
     assert detached.rows("SELECT count(*) FROM steps WHERE run_id = ? AND status = 'completed'", first.id) == [(1,)]
     assert not any(run.finishes for run in queued if not run.done.done())
     assert detached.rows("SELECT count(*) FROM sessions") == [(0,)]  # the session is the other supervisor's to tell of
+
+
+DIES = """
+import os, sys
+import agentnb as nb
+session = nb.Session("dies")
+session.shell("true").wait()
+runs = [session.shell("true", detach=True) for _ in range(10)]
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_detached_runs_whose_kernel_is_killed_right_after_the_launch_are_done(store: Path) -> None:
+    env = os.environ | {"AGENTNB_HOME": str(store), "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", DIES], env=env, check=False, timeout=60)
+
+    def done() -> bool:
+        with Store.open(store) as opened:
+            opened.recover()
+        with closing(sqlite3.connect(store / "history.db")) as db:
+            return db.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall() == [("completed", 11)]
+
+    wait_until(done, "the end of the detached runs", 20)
+    wait_until(lambda: not list((store / "owners").iterdir()), "the end of the supervisors")
 
 
 def test_it_is_no_child_and_ends_at_once_when_it_has_nothing_to_do(detached: Engine) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.driver import Engine, marked, wait_until
+from tests.engine.driver import Engine, Loop, marked, running, wait_until
 
 RETRY = {"max_attempts": 3, "strategy": "constant", "initial_delay": 0.05, "max_delay": 1.0, "jitter": 0.0, "on_exit_codes": [75]}
 #: Fails with code 75 until it was called so often.
@@ -177,6 +177,40 @@ def test_files_that_match_are_kept_with_size_and_checksum(engine: Engine) -> Non
     found = engine.rows("SELECT name, size, checksum, location FROM artifacts WHERE source_run = ? ORDER BY name", run.id)
     assert [row[:2] for row in found] == [("d/1.txt", 4), ("d/e/2.txt", 4)]
     assert (engine.store / json.loads(found[0][3])["path"]).read_bytes() == b"one\n"
+
+
+def slow_to_search(folder: Path) -> None:
+    """Make a folder that a search for ``**/**/...`` never comes to the end of."""
+    deep = folder
+    for _ in range(8):
+        for name in ("a", "b", "c", "d"):
+            (deep / name).mkdir(parents=True)
+        deep = deep / "a"
+
+
+ENDLESS = "/".join(["**"] * 30) + "/none"
+
+
+def test_a_run_whose_artifacts_are_searched_for_can_be_cancelled(engine: Engine, tmp_path: Path) -> None:
+    slow_to_search(tmp_path / "deep")
+    run = engine.launch("echo done; touch out", cwd=str(tmp_path / "deep"), artifacts=[ENDLESS])
+    wait_until(lambda: (tmp_path / "deep" / "out").exists() and not run.pids())
+    assert not run.done.done()
+    assert engine.run("true").status == "completed"
+    run.cancel("enough")
+    end = run.wait(5)
+    assert (end.status, end.error, end.exit_code) == ("cancelled", {"kind": "cancelled", "message": "enough"}, 0)
+    assert end.detail["warnings"] == ["artifacts: not all were kept, since the run was to end"]
+
+
+def test_the_supervisor_ends_although_artifacts_are_searched_for(store: Path, loop: Loop, tmp_path: Path) -> None:
+    slow_to_search(tmp_path / "deep")
+    with running(store, loop) as engine:
+        run = engine.launch("touch out", cwd=str(tmp_path / "deep"), artifacts=[ENDLESS])
+        wait_until(lambda: (tmp_path / "deep" / "out").exists() and not run.pids())
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    assert run.done.done()
 
 
 def test_artifacts_are_found_in_a_folder_with_an_odd_name(engine: Engine, tmp_path: Path) -> None:

@@ -72,6 +72,31 @@ def test_messages_come_in_order_and_the_end_is_seen_once() -> None:
     drive(scene)
 
 
+def test_what_a_client_had_sent_is_taken_although_it_hears_no_answers_any_more() -> None:
+    async def scene(pair: Pair) -> None:
+        pings = [requests.Ping(n) for n in range(3000)]
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        pair.client.sendall(b"".join(wire.encode([ping]) for ping in pings))
+        pair.client.close()
+        pair.peer.send([events.Reply(1)])  # fails
+        assert not pair.gone
+        assert pair.peer.backlog == 0
+        await pair.until(lambda: pair.gone)
+        assert pair.got == pings
+
+    drive(scene)
+
+
+def test_what_a_client_that_has_ended_had_sent_is_taken_while_somebody_holds_its_socket() -> None:
+    async def scene(pair: Pair) -> None:
+        pings = [requests.Ping(n) for n in range(100)]
+        pair.client.sendall(b"".join(wire.encode([ping]) for ping in pings))
+        pair.peer.finish()
+        assert (pair.got, pair.gone) == (pings, 1)
+
+    drive(scene)
+
+
 def test_what_is_no_frame_ends_the_connection() -> None:
     async def scene(pair: Pair) -> None:
         pair.client.sendall(frame(b"nonsense"))

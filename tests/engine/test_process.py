@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentnb.engine.process import Exit, Spawner, SpawnerDied, StartFailed, memfd
-from tests.engine.driver import lives, wait_until
+from agentnb.engine import process
+from agentnb.engine.proc import children_of
+from agentnb.engine.process import Exit, Limited, Spawner, SpawnerDied, StartFailed, memfd
+from agentnb.engine.sampler import REPORT
+from tests.engine.driver import lives, state_of, wait_until
 
 
 def drive(scene: Callable[[Spawner, list[int]], Awaitable[Any]]) -> None:
@@ -167,3 +172,183 @@ def test_a_memfd_holds_its_bytes_from_the_start() -> None:
         assert os.fstat(fd).st_size == 3_000_000
     finally:
         os.close(fd)
+
+
+#: A process whose main thread has ended while another one works: a zombie to look at.
+HEADLESS = (
+    "import ctypes, os, threading, time\n"
+    "threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+    "open({file!r}, 'w').write(str(os.getpid()))\n"
+    "ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)"
+)
+
+
+async def headless(file: str) -> int:
+    async with asyncio.timeout(20):
+        while not (text := Path(file).read_text() if os.path.exists(file) else "") or state_of(int(text)) != "Z":  # noqa: ASYNC110, ASYNC240, PTH110
+            await asyncio.sleep(0.01)
+    return int(text)
+
+
+def threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
+
+
+def test_a_process_whose_main_thread_has_ended_is_alive_while_another_works(tmp_path: Path) -> None:
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        main, orphan = str(tmp_path / "main"), str(tmp_path / "orphan")
+        child, done = await start(spawner, [sys.executable, "-S", "-c", HEADLESS.format(file=main)], limited=Limited(flags=REPORT))
+        pid = await headless(main)
+        assert await spawner.tree(child) == [pid]
+        assert await spawner.signal(child, signal.SIGKILL) == [pid]
+        assert (await done).signal == signal.SIGKILL
+        script = tmp_path / "script.py"
+        script.write_text(HEADLESS.format(file=orphan))
+        line = f"{sys.executable} -S {script} & while ! [ -s {orphan} ]; do sleep 0.01; done; sleep 0.1"
+        child, done = await start(spawner, ["sh", "-c", line])
+        pid = await headless(orphan)
+        assert (await done).orphans == [pid]
+        spawner.close()
+        assert threads(pid) == 0
+
+    drive(scene)
+
+
+def test_what_a_process_uses_after_its_main_thread_has_ended_is_sampled(tmp_path: Path) -> None:
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        samples: list[tuple[float, ...]] = []
+        how = Limited(flags=REPORT, on_sample=lambda *readings: samples.append(readings))
+        file = str(tmp_path / "pid")
+        child, done = await start(spawner, [sys.executable, "-S", "-c", HEADLESS.format(file=file)], limited=how)
+        await headless(file)
+        samples.clear()
+        async with asyncio.timeout(20):
+            while not samples:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        _, _, memory, processes, _, _ = samples[-1]
+        assert processes == 1
+        assert memory > 1_000_000
+        await spawner.signal(child, signal.SIGKILL)
+        await done
+
+    drive(scene)
+
+
+def test_a_tree_of_more_processes_than_files_may_be_open_is_seen_whole_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_NOFILE", (64, process._NOFILE[1]))
+
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        child, done = await start(spawner, ["sh", "-c", "for n in $(seq 100); do sleep 1000 & done; ulimit -n > /dev/null; sleep 1000"], limited=Limited(REPORT))
+        async with asyncio.timeout(20):
+            while len(await spawner.tree(child)) < 102:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.25)  # two samples
+        other, other_done = await start(spawner, ["sh", "-c", "exit $(ulimit -n)"])
+        assert (await other_done).exit_code == 64
+        assert len(await spawner.signal(child, signal.SIGKILL)) == 102
+        assert (await done).seen == 102
+        async with asyncio.timeout(20):
+            while await spawner.tree(child):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    drive(scene)
+
+
+def test_nothing_that_cannot_be_started_says_more_than_a_packet_takes() -> None:
+    async def scene(spawner: Spawner, deaths: list[int]) -> None:
+        child, done = await start(spawner, ["sleep", "1000"])
+        for name in ("x" * 300_000, "a\0" + "b" * 300_000):
+            with pytest.raises(StartFailed):
+                await start(spawner, [name])
+        many = await asyncio.gather(*(start(spawner, [f"{n}" + "word " * 800]) for n in range(120)), return_exceptions=True)
+        assert {type(failure) for failure in many} == {StartFailed}
+        assert await spawner.tree(child) == [child.pid]
+        assert not deaths
+        await spawner.signal(child, signal.SIGKILL)
+        await done
+
+    drive(scene)
+
+
+HOPS = """
+import os, sys, time
+end = time.monotonic() + 20
+for _ in range(20):
+    if not os.fork():
+        while time.monotonic() < end:
+            time.sleep(0.003)
+            if os.fork():
+                os._exit(0)
+        os._exit(0)
+time.sleep(1000)
+"""
+
+
+def test_orphans_that_come_and_go_all_the_time_hold_up_nothing_and_can_be_ended() -> None:
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        child, done = await start(spawner, [sys.executable, "-I", "-S", "-c", HOPS])
+        other, other_done = await start(spawner, ["true"])
+        assert (await asyncio.wait_for(other_done, 10)).exit_code == 0
+        async with asyncio.timeout(15):
+            while await spawner.signal(child, signal.SIGKILL):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (await done).signal == signal.SIGKILL
+
+    drive(scene)
+
+
+def test_a_spawner_that_was_stopped_goes_on_and_one_that_does_not_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TICK_S", 0.05)
+
+    async def scene(spawner: Spawner, deaths: list[int]) -> None:
+        child, done = await start(spawner, ["sleep", "1000"])
+        os.kill(spawner.pid, signal.SIGSTOP)
+        assert await asyncio.wait_for(spawner.signal(child, signal.SIGKILL), 10) == [child.pid]
+        await done
+        child, done = await start(spawner, ["sleep", "1000"])
+        monkeypatch.setattr(process, "_CONTINUE", -1)
+        os.kill(spawner.pid, signal.SIGSTOP)
+        with pytest.raises(SpawnerDied):
+            await asyncio.wait_for(spawner.tree(child), 10)
+        assert deaths
+        os.kill(child.pid, signal.SIGKILL)
+
+    drive(scene)
+
+
+ESCAPE = """
+import os, resource, sys, time
+resource.setrlimit(10, (7, 7))
+if os.fork():
+    time.sleep(float(sys.argv[1]))
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.execve("/bin/sleep", ["sleep", "1000"], {})
+"""
+
+
+def test_an_orphan_that_nothing_tells_the_run_of_ends_with_the_runs_that_it_may_have_come_from() -> None:
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        other, other_done = await start(spawner, ["sleep", "1000"])
+        while True:  # it may have been sampled in the millisecond before it got away
+            child, done = await start(spawner, [sys.executable, "-I", "-S", "-c", ESCAPE, "0.05"])
+            if not (await done).orphans:
+                break
+            await spawner.signal(child, signal.SIGKILL)
+        left = [pid for pid in children_of(spawner.pid) if pid != other.pid]
+        spawner.forget(child)
+        await spawner.tree(other)
+        assert [lives(pid) for pid in left] == [True]
+        await spawner.signal(other, signal.SIGKILL)
+        await other_done
+        spawner.forget(other)
+        async with asyncio.timeout(20):
+            while lives(left[0]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    drive(scene)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +46,32 @@ def test_chosen_exit_codes_are_tried_again() -> None:
     assert retry.again(plan(on_exit_codes=[75]), 1, error, 75)
     assert not retry.again(plan(on_exit_codes=[75]), 1, error, 1)
     assert not retry.again(plan(on_exit_codes=[0]), 1, error, None)
+
+
+def limited(at: object) -> dict[str, object]:
+    return {"kind": "rate_limited", "message": "", "details": {"resets_at": at}}
+
+
+def test_a_rate_limit_is_waited_for_until_its_reset_whatever_the_strategy_says() -> None:
+    wait = retry.wait_s(plan(max_delay=0.01, initial_delay=0.01), 1, limited(time.time() + 100))
+    assert 99 < wait < 102
+    assert retry.wait_s(plan(max_delay=0.01, initial_delay=0.01), 1, limited(time.time() - 100)) < 2
+
+
+@pytest.mark.parametrize("at", [None, "soon", True, float("inf"), float("nan"), 1e30, [1]])
+def test_a_reset_that_cannot_be_believed_leaves_it_to_the_strategy(at: object) -> None:
+    assert retry.wait_s(plan(jitter=0.0, initial_delay=0.5), 1, limited(at)) == 0.5
+    assert retry.again(plan(), 1, limited(at), None, 1.0)
+
+
+def test_resets_of_other_errors_mean_nothing() -> None:
+    assert retry.until_reset_s(limited(time.time() + 5) | {"kind": "runtime_error"}) is None
+
+
+def test_a_reset_that_is_later_than_the_timeout_is_not_waited_for() -> None:
+    error = limited(time.time() + 100)
+    assert not retry.again(plan(), 1, error, None, 50.0)
+    assert "later than the timeout of 50 s" in str(retry.too_late(plan(), error, 50.0))
+    assert retry.again(plan(), 1, error, None, 200.0)
+    assert retry.again(plan(), 1, error, None, None)
+    assert retry.too_late(None, error, 50.0) is None

@@ -11,6 +11,7 @@ import pytest
 
 from agentnb import requests
 from tests.engine.driver import Engine, Loop, Watched, running, wait_until
+from tests.history.recordings import output, whole, write
 
 MIB = 1 << 20
 
@@ -108,3 +109,34 @@ def test_a_supervisor_that_ends_while_the_disk_is_full_ends(engine: Engine, smal
     engine.close()
     assert engine.client.process is not None
     assert engine.client.process.returncode == 0
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_a_replay_waits_for_room_and_may_be_cancelled_meanwhile(engine: Engine, small: Path, freed: bool) -> None:
+    recorded = write(whole(*(output(0.1, "x" * 30_000) for _ in range(60))))
+    ballast = fill(small)
+    run = engine.launch("", kind="replay", argv=[], replay={"path": str(recorded), "speed": None})
+    wait_until(lambda: refused(engine, run), "the refusal")
+    assert not run.done.done()
+    ballast.unlink() if freed else run.cancel()
+    end = run.wait()
+    assert end.status == ("completed" if freed else "cancelled")
+    if freed:
+        assert run.stdout() == b"x" * 1_800_000
+        assert any("it waits until it can" in warning for warning in end.detail["warnings"])
+    ballast.unlink(missing_ok=True)
+
+
+def test_a_stream_that_a_parser_reads_waits_for_room_and_nothing_of_it_is_lost(engine: Engine, small: Path) -> None:
+    ballast = fill(small)
+    line = '{"text": "' + "x" * 90 + '"}'
+    code = f"yes '{line}' | head -n 10000; echo '{{\"result\": 7}}'"
+    run = engine.launch(code, cwd="/", parser="agentnb.agents.json_stream:JsonStream", parser_options={})
+    wait_until(lambda: refused(engine, run))
+    assert not run.done.done()
+    ballast.unlink()
+    end = run.wait()
+    assert (end.status, end.output) == ("completed", 7)
+    assert run.stdout() == (b"x" * 90 + b"\n") * 10_000
+    whole_stream = (len(line) + 1) * 10_000 + len('{"result": 7}\n')
+    assert engine.rows("SELECT name, size FROM artifacts WHERE source_run = ?", run.id) == [("stream.jsonl", whole_stream)]

@@ -132,3 +132,20 @@ def test_many_writers_of_the_same_bytes_agree(blobs: Blobs) -> None:
     for thread in threads:
         thread.join()
     assert len(files(blobs)) == 1
+
+
+def test_a_file_that_is_adopted_is_moved_and_can_be_read(blobs: Blobs, tmp_path: Path) -> None:
+    source = tmp_path / "stream.jsonl"
+    source.write_bytes(b"x" * 3_000_000)
+    checksum, size = blobs.adopt(source)
+    assert not source.exists()
+    assert (size, blobs.read(checksum)) == (3_000_000, b"x" * 3_000_000)
+    source.write_bytes(b"x" * 3_000_000)
+    assert blobs.adopt(source) == (checksum, size)
+    assert not source.exists()
+    assert len(files(blobs)) == 1
+
+
+def test_a_file_that_is_gone_cannot_be_adopted(blobs: Blobs, tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        blobs.adopt(tmp_path / "nothing")

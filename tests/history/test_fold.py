@@ -62,6 +62,17 @@ def test_tables_do_not_depend_on_how_events_are_cut_into_batches(events: list[Me
     assert written(events, cuts) == written(events, [])
 
 
+def test_a_session_that_ends_again_in_the_batch_in_which_it_began_again_has_its_last_end() -> None:
+    at = T0 + 1
+    events = [
+        started_session("S", "", at=T0),
+        SessionEnded("S", "ended", at=at),
+        started_session("S", "", at=T0),
+        SessionEnded("S", "ended", at=T0),
+    ]
+    assert written(events, [1])["sessions"] == written(events, [])["sessions"]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(EVENT, max_size=14))
 def test_a_run_and_a_step_only_ever_move_as_the_state_model_allows(events: list[Message]) -> None:

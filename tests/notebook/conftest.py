@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 import agentnb as nb
+from agentnb.fakes.fixtures import fake_claude
 from agentnb.notebook import loop
+
+__all__ = ["fake_claude", "new_session", "run_script", "session", "start_script"]
 
 
 @pytest.fixture

@@ -67,6 +67,10 @@ class FakeSource:
             ]
             return runs[0] if self.group is None else replace(self.group, runs=runs)
 
+    def detail(self, run_id: str) -> RunSnapshot | None:
+        found = self.snapshot()
+        return next((run for run in (found.runs if isinstance(found, GroupSnapshot) else [found]) if run.id == run_id), None)
+
     def version(self) -> int:
         return self._version
 

@@ -37,8 +37,24 @@ def test_the_mode_is_checked_when_it_is_set_and_when_it_is_read_from_the_environ
     assert display.options.display == "static"
     display.options.display = None
     monkeypatch.setenv(display.VARIABLE, "loud")
-    with pytest.raises(ConfigError, match="AGENTNB_DISPLAY"):
-        display.show(FakeSource(a_run()), ThreadlessLoop())
+    with pytest.raises(ConfigError, match="AGENTNB_DISPLAY: 'loud' is no display mode"):
+        getattr(display.options, "display")  # noqa: B009 - reading it is what raises
+    monkeypatch.setenv(display.VARIABLE, " Static ")
+    assert display.options.display == "static"
+
+
+def test_a_variable_that_names_no_mode_is_warned_of_once_and_the_run_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(display, "_shell", lambda: None)
+    monkeypatch.setattr(display, "_warned", set())
+    monkeypatch.setenv(display.VARIABLE, "loud")
+    display.show(FakeSource(a_run(name="first")), ThreadlessLoop())
+    display.show(FakeSource(a_run(name="second")), ThreadlessLoop())
+    said = capsys.readouterr()
+    assert "first" in said.out
+    assert "second" in said.out
+    assert said.err.count("AGENTNB_DISPLAY: 'loud' is no display mode; write one of 'auto'") == 1
 
 
 class ThreadlessLoop:

@@ -29,11 +29,12 @@ SETUP = "import agentnb as nb, os, time, asyncio; session = nb.Session('kernel',
 class Kernel:
     """A kernel and one client of it."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], python: str = sys.executable) -> None:
+        self.comms: dict[str, dict[str, Any]] = {}
         self.manager = jupyter_client.KernelManager(kernel_name="")
         self.manager.kernel_spec_manager.ensure_native_kernel = False
         spec = jupyter_client.kernelspec.KernelSpec(
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python", display_name="own"
+            argv=[python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python", display_name="own"
         )
         self.manager._kernel_spec = spec
         self.manager.connection_file = str(folder / "kernel.json")
@@ -59,6 +60,8 @@ class Kernel:
         text, deadline = "", time.monotonic() + within_s
         while True:
             got = self.client.get_iopub_msg(timeout=max(deadline - time.monotonic(), 0.1))
+            if got["msg_type"] == "comm_open":
+                self.comms[got["content"]["comm_id"]] = got["content"]["data"]
             if got["parent_header"].get("msg_id") != message:
                 continue
             if got["msg_type"] == "stream":

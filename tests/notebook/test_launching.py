@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import agentnb as nb
-from agentnb import requests
+from agentnb import requests, wire
 from agentnb.notebook import launching
 from agentnb.notebook.launching import _parts, short
 
@@ -18,6 +18,29 @@ def test_many_or_big_launches_go_in_several_messages_in_order() -> None:
     assert [len(part) for part in parts] == [2, 1]
     assert [launch for part in parts for launch in part] == big
     assert list(_parts([])) == []
+
+
+def test_whatever_is_large_in_a_launch_counts() -> None:
+    large = "x" * 9_000_000
+    for run, work in (
+        ({"params": {"a": [{"b": large}]}}, {}),
+        ({}, {"argv": ["echo", large]}),
+        ({}, {"env": {"A": large}}),
+        ({}, {"stdin": large}),
+        ({}, {"stdin": True, "payload": large}),
+    ):
+        assert len(list(_parts([requests.Launch(run, work)] * 4))) > 1
+
+
+def test_a_launch_that_no_message_takes_is_refused_and_the_others_are_withdrawn(session, monkeypatch) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME", 100_000)
+    monkeypatch.setattr(launching, "_MESSAGE_BYTES", 1000)
+    with pytest.raises(nb.ConfigError, match="into a file and pass its path"):
+        session.shell("cat", stdin="x" * 200_000)
+    with pytest.raises(nb.ConfigError, match="into a file"):
+        session.map(nb.Command(["sleep", "{{n}}"]), [{"n": "1000"}, {"n": "1" * 2000}, {"n": "1" * 200_000}])
+    session.shell("true").wait(10)
+    assert session.runs_df()["status"].isin(["completed", "cancelled"]).all()
 
 
 def test_names_are_one_line_of_bounded_length() -> None:

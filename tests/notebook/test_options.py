@@ -21,9 +21,9 @@ def test_options_are_sorted_and_cleaned() -> None:
         ("timeuot", "did you mean 'timeout'?"),
         ("parms", "did you mean 'params'?"),
         ("expected_exit", "did you mean 'expected_exit_code'?"),
-        ("zzz", "known: artifacts, capture"),
+        ("zzz", "known: artifacts, budget_time"),
         ("runtime", "every run is a process of this machine"),
-        ("budget_tokens", "recorded, not bounded"),
+        ("budget_token", "did you mean 'budget_tokens'?"),
         ("on_interrupt", "belongs to wait()"),
     ],
 )

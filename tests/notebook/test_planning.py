@@ -92,7 +92,7 @@ def test_programs_are_looked_for_on_the_path_of_the_child(session: nb.Session, t
 
 
 def test_a_missing_model_is_an_issue(session: nb.Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentnb.agents.local.missing", lambda: "no model; run: agentnb model install")
+    monkeypatch.setattr("agentnb.agents.model_file.missing", lambda: "no model; run: agentnb model install")
     assert messages(session.validate(nb.LocalModel("x"))) == ["launch: no model; run: agentnb model install"]
     assert model_file.missing() is None or session.runs == []
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from agentnb.notebook import figures
 from agentnb.notebook.render import MAX_ROWS, TEXT_WIDTH, columns, to_bundle, to_html, to_text
-from agentnb.notebook.snapshot import GroupSnapshot, RunSnapshot
+from agentnb.notebook.snapshot import GroupSnapshot, RunSnapshot, StepSnapshot
 from tests.notebook.fake_source import a_run
 
-TAGS = {"style", "div", "p", "span", "strong", "code", "pre", "table", "thead", "tbody", "tr", "th", "td"}
+TAGS = {"style", "div", "p", "span", "strong", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "ul", "li"}
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -31,7 +31,20 @@ HOSTILE = [
     "{{7*7}} ${7*7} $(id) `id`",
 ]
 TEXT = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40), st.builds("".join, st.lists(st.sampled_from(HOSTILE), max_size=3)))
+NO_MATHS = {"mathjax_ignore", "tex2jax_ignore"}
 STATUS = st.one_of(st.sampled_from(sorted(figures.SHAPES)), TEXT)
+STEPS = st.builds(
+    StepSnapshot,
+    id=st.sampled_from("abcd"),
+    kind=st.one_of(st.sampled_from(["attempt", "turn", "tool"]), TEXT),
+    name=TEXT,
+    status=STATUS,
+    parent_id=st.one_of(st.none(), st.sampled_from("abcd")),
+    elapsed_s=st.one_of(st.none(), st.floats()),
+    input=TEXT,
+    error=TEXT,
+    cost_usd=st.one_of(st.none(), st.floats()),
+)
 RUNS = st.builds(
     RunSnapshot,
     id=TEXT,
@@ -48,6 +61,7 @@ RUNS = st.builds(
     peak_memory_bytes=st.one_of(st.none(), st.integers(0, 2**70)),
     tail=st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), TEXT), max_size=4),
     warnings=st.lists(TEXT, max_size=2),
+    steps=st.lists(STEPS, max_size=6),
 )
 
 
@@ -63,8 +77,8 @@ class Whitelist(HTMLParser):
         assert tag in TAGS
         self.open.append(tag)
         for name, value in attrs:
-            assert (name == "dir" and value == "auto") or (
-                name == "class" and value and all(word.startswith("anb-") for word in value.split())
+            assert (name == "dir" and value == "auto") or (tag, name, value) == ("details", "open", None) or (
+                name == "class" and value and all(word.startswith("anb-") or word in NO_MATHS for word in value.split())
             )
 
     def handle_endtag(self, tag: str) -> None:
@@ -151,6 +165,62 @@ def test_a_long_group_shows_its_failed_runs_first_and_how_many_are_left_out() ->
     assert "… and 20 more" in html
     assert html.index("job-65") < html.index("job-0<")
     assert len(to_text(GroupSnapshot("g", "grid", "group", runs)).split("\n")) == MAX_ROWS + 2
+
+
+def a_tree() -> list[StepSnapshot]:
+    return [
+        StepSnapshot("a", "attempt", "attempt 1", "completed", elapsed_s=3.0),
+        StepSnapshot("t", "turn", "turn 1", "completed", "a", elapsed_s=2.0, input_tokens=1200, output_tokens=30),
+        StepSnapshot("b", "tool", "Bash", "failed", "t", elapsed_s=0.3, input="pytest -q", error="exit code 1"),
+        StepSnapshot("u", "turn", "turn 2", "completed", "a", cost_usd=0.5),
+    ]
+
+
+def test_steps_are_a_tree_in_html_and_indented_in_text() -> None:
+    run = a_run(status="completed", steps=a_tree(), steps_cut=7)
+    html, text = to_html(run), to_text(run)
+    parsed(html)
+    assert "<details open><summary>" in html
+    for shown in (parsed(html), text):
+        for told in ("3 steps, 1 failed; 7 earlier ones", "turn 1", "1\u202f200 / 30 tokens", "✗ failed", "Bash", "pytest -q", "$0.50"):
+            assert told in shown
+        assert "attempt 1" not in shown
+    assert "\n    ✗ failed  tool  Bash  pytest -q  0.30 s  error: exit code 1" in text
+
+
+def test_a_run_with_nothing_but_its_attempt_shows_no_steps() -> None:
+    run = a_run(status="completed", steps=[StepSnapshot("a", "attempt", "attempt 1", "completed")])
+    assert "attempt" not in to_html(run) + to_text(run)
+
+
+def test_hundreds_of_steps_make_a_bounded_page_that_says_how_many_there_are() -> None:
+    steps = [StepSnapshot(f"s{i}", "tool", "Bash", "completed", input="x" * 600, output="y" * 600, error="e" * 600) for i in range(500)]
+    run = a_run(status="completed", steps=steps)
+    assert len(to_html(run)) < 150_000
+    assert "500 steps; the last 200 are shown" in to_html(run)
+    assert "the last 40 are shown" in to_text(run)
+
+
+def test_a_long_name_is_cut_before_the_number_that_tells_runs_apart() -> None:
+    run = failed(name="the whole grid of all parameters " * 9 + "[1234]", params={"prompt": "word " * 400})
+    assert figures.title(run, 30) == "the whole grid of all … [1234]"
+    group = GroupSnapshot("g", "grid", "group", [run])
+    assert "… [1234]" in to_html(group)
+    assert "… [1234]" in to_text(group)
+    assert "word word" in to_html(group)
+    assert len(to_html(group)) - len(to_html(GroupSnapshot("g", "grid", "group", [failed(name="a")]))) < 400
+
+
+def test_the_rest_of_a_group_is_estimated_from_what_ended() -> None:
+    ended = [a_run(i, status="completed", elapsed_s=10.0) for i in range(4)]
+    going = [a_run(i, started_at=100.0) for i in (4, 5)]
+    waiting = [a_run(i, status="pending", started_at=None) for i in range(6, 10)]
+    until = figures.ends_at([*ended, *going, *waiting], now=105.0)
+    assert until is not None
+    assert 128 <= until <= 133
+    assert figures.ends_at([*ended[:1], *going], now=105.0) is None
+    assert figures.ends_at([*ended, *waiting], now=105.0) is None
+    assert figures.ends_at([], now=105.0) is None
 
 
 def test_an_empty_session_says_so() -> None:

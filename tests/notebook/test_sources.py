@@ -58,6 +58,7 @@ def test_several_runs_are_one_source_that_may_grow(session) -> None:
         session.snapshot,
         lambda reason: cancel_all(live_runs(handles), reason),
         lambda callback: call_after_all(live_runs(handles), callback),
+        lambda: session.budget,
     )
     before = source.version()
     handles.append(session.shell("sleep 60"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentnb.notebook import picture, widgets
+from agentnb.notebook.snapshot import StepSnapshot
 from tests.notebook.fake_source import FakeSource, a_group, a_run
 
 
@@ -23,7 +25,7 @@ class Wire:
 
     def take(self, traits: dict[str, Any]) -> None:
         self.state = dict(traits["state"])
-        self.rows = {row["id"]: row for row in self.state.pop("rows", [])}
+        self.rows = {row[0]: row for row in self.state.pop("rows", [])}
         self.first, self.lines = traits["tail"].get("first", 0), list(traits["tail"].get("lines", []))
 
     def replay(self) -> list[dict[str, Any]]:
@@ -35,7 +37,7 @@ class Wire:
             delta = message["content"]
             assert delta["n"] == self.state["n"] + 1
             out = delta.pop("out", None)
-            self.rows.update((row["id"], row) for row in delta.pop("rows", []))
+            self.rows.update((row[0], row) for row in delta.pop("rows", []))
             for run_id in delta.pop("gone", []):
                 del self.rows[run_id]
             self.state.update(delta)
@@ -136,7 +138,7 @@ def test_of_a_group_only_changed_rows_are_sent_and_the_tail_of_the_opened_run(cl
     clock[0] += 0.25
     view.flush()
     [message] = wire.messages
-    assert [row["id"] for row in message["content"]["rows"]] == ["run-5", "run-6"]
+    assert [row[0] for row in message["content"]["rows"]] == ["run-5", "run-6"]
     assert "out" not in message["content"]
     view.act({"type": "open", "run": "run-6"})
     wire.replay()
@@ -159,7 +161,66 @@ def test_a_small_group_is_watched_whole_until_its_runs_end(clock: list[float], v
     assert source.watched == set()
 
 
-def test_a_session_of_thousands_shows_what_failed_and_what_goes_on(clock: list[float], views: list[widgets.LiveView]) -> None:
+def test_of_two_thousand_runs_each_has_a_row_and_those_in_sight_are_watched(clock: list[float], views: list[widgets.LiveView]) -> None:
+    source = a_group(*[a_run(i, name=f"grid [{i}]", params={"seed": i}) for i in range(2000)])
+    view, wire = live(source, views)
+    assert len(wire.rows) == 2000
+    assert len(json.dumps(view.widget.get_state(["state"]))) < 2000 * 120
+    view.flush()
+    assert source.watched == set()
+    view.act({"type": "see", "runs": ["run-3", "run-4", 7, "nobody"]})
+    assert source.watched == {"run-3", "run-4"}
+    source.update("run-3", status="completed", elapsed_s=1.0)
+    source.emit("run-4", "four\n")
+    clock[0] += 0.25
+    view.flush()
+    wire.replay()
+    assert (wire.rows["run-3"][4:7], wire.rows["run-4"][9]) == (["completed", None, "1.0 s"], "four")
+    assert wire.size < 2000
+    assert source.watched == {"run-4"}
+    view.act({"type": "see", "runs": [f"run-{i}" for i in range(2000)]})
+    assert len(source.watched) == picture.WATCHED_ROWS
+
+
+def a_step(number: int, **changes: Any) -> StepSnapshot:
+    return replace(StepSnapshot(f"s{number}", "tool", "Bash", "completed", "turn", float(number), 0.5, f"ls {number}"), **changes)
+
+
+def test_of_the_steps_of_a_run_only_changed_ones_are_sent(clock: list[float], views: list[widgets.LiveView]) -> None:
+    steps = [StepSnapshot("attempt", "attempt", "attempt 1", started_at=1.0), StepSnapshot("turn", "turn", "turn 1", parent_id="attempt")]
+    source = FakeSource(a_run(steps=steps))
+    view, wire = live(source, views)
+    assert wire.state["steps"]["told"] == "1 step"
+    assert "parent" not in wire.state["steps"]["set"][0]
+    steps += [a_step(i) for i in range(400)]
+    source.update("run-0", steps=steps)
+    view.flush()
+    [message] = wire.replay()
+    assert len(message["content"]["steps"]["set"]) == 400
+    source.update("run-0", steps=[*steps[:-1], a_step(399, status="failed", error="no")])
+    clock[0] += 0.25
+    view.flush()
+    [told] = [m["content"]["steps"] for m in wire.replay() if m["method"] == "custom"]
+    assert [(step["id"], step["status"], step["error"]) for step in told["set"]] == [("s399", "failed", "no")]
+    assert told["told"] == "401 steps, 1 failed"
+    assert len(view.widget.get_state(["state"])["state"]["steps"]["set"]) == 401
+
+
+def test_a_second_attempt_brings_the_first_one_into_the_tree(clock: list[float], views: list[widgets.LiveView]) -> None:
+    first = [StepSnapshot("a1", "attempt", "attempt 1", "failed"), a_step(1, parent_id="a1")]
+    source = FakeSource(a_run(steps=first))
+    view, wire = live(source, views)
+    assert [step["id"] for step in wire.state["steps"]["set"]] == ["s1"]
+    source.update("run-0", steps=[*first, StepSnapshot("a2", "attempt", "attempt 2")])
+    view.flush()
+    wire.replay()
+    assert {step["id"]: step.get("parent") for step in wire.state["steps"]["set"]} == {"a1": None, "s1": "a1", "a2": None}
+
+
+def test_more_runs_than_a_table_takes_show_what_failed_and_what_goes_on(
+    clock: list[float], views: list[widgets.LiveView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture, "MAX_ROWS", 500)
     source = a_group(*[a_run(i, status="completed", elapsed_s=1.0) for i in range(2000)], a_run(2000), a_run(2001, status="failed"))
     _, wire = live(source, views)
     assert len(wire.rows) == picture.MAX_ROWS
@@ -181,7 +242,7 @@ def test_who_lost_messages_gets_the_whole_picture(clock: list[float], views: lis
     assert (wire.lines, wire.state["n"]) == (["lost"], 1)
 
 
-@pytest.mark.parametrize("content", [{"type": "open", "run": 7}, {"type": "open", "run": "nobody"}, {"type": "open"}, {"type": []}, {}])
+@pytest.mark.parametrize("content", [{"type": "open", "run": 7}, {"type": "open", "run": "nobody"}, {"type": "open"}, {"type": []}, {"type": "see", "runs": 3}, {}])
 def test_nonsense_from_the_front_end_does_no_harm(content: dict[str, Any], clock: list[float], views: list[widgets.LiveView]) -> None:
     view, wire = live(a_group(a_run(1)), views)
     view.act(content)

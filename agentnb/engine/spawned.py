@@ -1,0 +1,81 @@
+"""Attempts of processes: from the run's work to a plan, and from the end of the process to an outcome."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from agentnb.engine.attempt import Plan
+from agentnb.engine.limits import LimitWatch
+from agentnb.engine.outcome import Outcome, judge
+from agentnb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentnb.engine.executor import Execution
+    from agentnb.engine.parsing import Parsing
+
+
+class Spawned:
+    """The processes of one run."""
+
+    def __init__(self, execution: Execution) -> None:
+        """Nothing happens before `attempt`."""
+        self._of = execution
+
+    def _place(self) -> dict[str, str]:
+        """Where an agent that launches child runs is at home."""
+        if not self._of.work.get("children"):
+            return {}
+        return {"AGENTNB_STORE": str(self._of.host.store.root), "AGENTNB_SESSION_ID": self._of.run["session_id"]}
+
+    async def _served(self, number: int) -> Outcome:
+        """An attempt whose process asks a service, which has to be there first."""
+        from agentnb.engine.services import Leasing  # most runs need none
+
+        async with Leasing(self._of, self._of.host.services(), self._of.work["service"]) as lease:
+            return lease.outcome or await self.attempt(number, lease.env)
+
+    async def attempt(self, number: int, served: dict[str, str] | None = None) -> Outcome:
+        """Run the process of attempt `number` to its end. `served`: variables of the service that it asks."""
+        work = self._of.work
+        if served is None and "service" in work:
+            return await self._served(number)
+        if self._of.workspace is not None and (failed := await self._of.workspace.prepare(number)) is not None:
+            return failed
+        try:
+            parsing = _parsing(self._of, number) if "parser" in work else None
+        except ConfigError as bad:
+            return Outcome.failed("invalid_config", str(bad), "startup")
+        plan = Plan(
+            argv=work["argv"],
+            cwd=work["cwd"],
+            env_id=work["env_id"],
+            env=self._of.own_env(work["env"]) | {"AGENTNB_ATTEMPT": str(number)} | self._place() | (served or {}),
+            capture=work["capture"],
+            stdin=work["stdin"],
+            early=self._of.early,
+            timeout_s=work["timeout_s"],
+            grace_s=work["grace_s"],
+            payload=base64.b64decode(work["payload"]) if "payload" in work else None,
+            on_report=self._of.report if work.get("channel") else None,
+            answers=work.get("children", False),
+            limits=LimitWatch.of(f"{self._of.run_id}-{number}", bounds) if (bounds := work.get("limits")) else None,
+            parsing=parsing,
+        )
+        try:
+            ended = await self._of.process(plan, self._of.out)
+        finally:
+            if plan.limits is not None:
+                plan.limits.close()
+        outcome = judge(ended, work["expected_exit_code"])
+        if parsing is not None:
+            await parsing.end(ended, outcome)
+        if ended.bad_reports:
+            self._of.warn(f"{ended.bad_reports} reports of the agent were not understood")
+        return outcome
+
+
+def _parsing(execution: Execution, number: int) -> Parsing:
+    from agentnb.engine.parsing import Parsing  # most runs need none
+
+    return Parsing(execution, number)
