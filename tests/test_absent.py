@@ -51,7 +51,9 @@ def test_nothing_that_is_there_is_called_absent(tmp_path: Path) -> None:
     assert not [name for name in nb.__all__ if absent.of_package(name)]
     assert not [name for name in dir(Session) if absent.of_session(name)]
     assert not {*absent.OPTIONS} & {*ExecutionConfig.model_fields}
-    assert not [name for name in ("runs", "steps", "show", "logs", "export", "cancel", "doctor", "demo", "lab", "model") if absent.of_command(name)]
+    assert not [
+        name for name in ("runs", "steps", "show", "logs", "export", "cancel", "doctor", "demo", "lab", "model") if absent.of_command(name)
+    ]
 
 
 def test_the_names_that_are_named_are_there() -> None:

@@ -49,7 +49,7 @@ class _ClaudeAdapter:
         env = {"CLAUDE_CODE_MAX_RETRIES": "0"}  # a run's own `retry` decides, not the CLI's 90 s of attempts
         if spec.permission_mode == "bypassPermissions" and os.geteuid() == 0:
             env["IS_SANDBOX"] = "1"  # else the CLI refuses that mode to root
-        return work | {"stdin": _prompt(spec, asked.cwd), "env": env, "linger_s": LINGER_S}
+        return work | {"stdin": _prompt(spec, asked.cwd), "env": env, "linger_s": LINGER_S, "budget_option": "--max-budget-usd"}
 
     def reply(self, spec: Claude, text: str, finished: Finished) -> Claude:
         if finished.agent_session is None:

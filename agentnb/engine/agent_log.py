@@ -8,7 +8,7 @@ import binascii
 import mimetypes
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from agentnb.engine.keeping import CUT_SHORT
 from agentnb.errors import StoreError
@@ -27,12 +27,23 @@ _FREE = ("name", "input", "output", "error", "message", "details")
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")
 _USAGE = (*_COUNTS, "cost_usd", "tokens_per_s")
 _TEXTS = ("model", "agent_session")
-_MAX_TEXT = 500
+_MAX_TEXT, _MAX_WARNING = 500, 2000
 _RATE = "tokens_per_s"
 
 
 #: More tokens, dollars or tokens a second than this are nonsense (so are NaN and negative ones).
 MAX_USAGE = 1e15
+
+
+def _counts(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number of something."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_USAGE
+
+
+def _tokens(data: Any) -> Json | None:
+    """What of a step's tokens makes sense."""
+    known = [name.removesuffix("_tokens") for name in _COUNTS[:4]]
+    return {name: int(data[name]) for name in known if _counts(data.get(name))} or None if isinstance(data, dict) else None
 
 
 class AgentLog:
@@ -67,12 +78,12 @@ class AgentLog:
         """Take one report; what is not understood becomes a warning."""
         handler = getattr(self, f"_on_{data.get('t')}", None)
         if handler is None:
-            self._of.warn(f"an unknown report was left out: {str(data)[:200]}")
+            self._of.warn(f"an unknown report was left out: {data}", _MAX_TEXT)
             return
         try:
             handler(data | {name: self._of.masked(data[name]) for name in _FREE if name in data})
         except (LookupError, TypeError, ValueError, ArithmeticError, binascii.Error) as bad:
-            self._of.warn(f"a malformed report was left out ({type(bad).__name__}: {bad}): {str(data)[:200]}")
+            self._of.warn(f"a malformed report was left out ({type(bad).__name__}: {bad}): {data}", _MAX_TEXT)
 
     def _on_log(self, data: Json) -> None:
         self._of.add_output("stdout", f"{data['text']}\n".encode("utf-8", "replace"))
@@ -86,11 +97,10 @@ class AgentLog:
         if data["status"] == "running":
             if name in self._open:
                 raise ValueError(f"step {name!r} is running already")
-            step = new_id()
-            self._open[name] = step
-            parent = self._open.get(str(data.get("parent")), self._root)
             kind = StepKind(data.get("kind", "tool")).value
-            shown = str(data.get("name", name))
+            parent = self._open.get(str(data.get("parent")), self._root)
+            step = self._open[name] = new_id()
+            shown = str(data["name"]) if "name" in data else str(self._of.masked(name))
             self._of.emit(StepStarted(self._of.run_id, step, kind, shown, self._of.attempt, parent, data.get("input")))
         elif data["status"] in _ENDS:
             step = self._open.pop(name)
@@ -101,8 +111,8 @@ class AgentLog:
                     step,
                     data["status"],
                     error,
-                    tokens=data.get("tokens"),
-                    cost_usd=data.get("cost_usd"),
+                    tokens=_tokens(data.get("tokens")),
+                    cost_usd=float(cost) if _counts(cost := data.get("cost_usd")) else None,
                     output=data.get("output"),
                 )
             )
@@ -112,7 +122,7 @@ class AgentLog:
 
     def _on_usage(self, data: Json) -> None:
         for name in _USAGE:
-            if isinstance(value := data.get(name), int | float) and 0 <= value < MAX_USAGE:
+            if _counts(value := data.get(name)):
                 self._usage[name] = value
         for name in _TEXTS:
             if isinstance(text := data.get(name), str) and text:
@@ -132,11 +142,10 @@ class AgentLog:
 
     def _add_step(self, data: Json) -> None:
         """The steps of an agent that says nothing of the whole are its use; of one that does, they are a part of it."""
-        tokens = data["tokens"] if isinstance(data.get("tokens"), dict) else {}
-        found = {f"{name}_tokens": value for name, value in tokens.items()} | {"cost_usd": data.get("cost_usd")}
+        found = {f"{name}_tokens": value for name, value in (_tokens(data.get("tokens")) or {}).items()} | {"cost_usd": data.get("cost_usd")}
         more = False
         for name, value in found.items():
-            if name in _USAGE and isinstance(value, int | float) and 0 < value < MAX_USAGE:
+            if name in _USAGE and _counts(value):
                 self._steps[name] = self._steps.get(name, 0) + value
                 if self._steps[name] > self._usage.get(name, 0):
                     self._usage[name] = self._steps[name]
@@ -145,7 +154,7 @@ class AgentLog:
             self._tell_usage()
 
     def _on_warning(self, data: Json) -> None:
-        self._of.warn(str(data["text"])[:2000])
+        self._of.warn(str(data["text"]), _MAX_WARNING)
 
     def _on_result(self, data: Json) -> None:
         self._result = [data["output"]]
@@ -164,6 +173,7 @@ class AgentLog:
 
     def _on_artifact(self, data: Json) -> None:
         name, kind = str(data["name"]), data.get("content_type")
+        kind = self._of.masked(kind)[:_MAX_TEXT] if isinstance(kind, str) else None
         if "data" in data:
             content = base64.b64decode(data["data"], validate=True)
             self._start(self._keep_bytes(name, content if data.get("file") else self._of.masked_bytes(content), kind))

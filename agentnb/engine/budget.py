@@ -162,6 +162,11 @@ class Budgets:
         for budget in scopes:
             self._check(budget)
 
+    def remaining_usd(self, run_id: str) -> float | None:
+        """The dollars that a run may still spend; None when nothing bounds them."""
+        scopes = [budget for budget in self._of_run.get(run_id, ()) if "budget_usd" in budget.bounds]
+        return min((max(budget.bounds["budget_usd"] - budget.cost_usd, 0.0) for budget in scopes), default=None)
+
     def leave(self, run_id: str) -> None:
         """A run is over."""
         self._reported.pop(run_id, None)

@@ -25,7 +25,6 @@ from agentnb.engine.process import SpawnerDied
 from agentnb.engine.spawned import Spawned
 from agentnb.engine.stop import Stop
 from agentnb.engine.work import RetryPlan, Work
-from agentnb.errors import StoreError
 from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
 from agentnb.history.store import Store
 from agentnb.ids import new_id
@@ -200,9 +199,9 @@ class Execution:
             except OSError as bad:
                 self.warn(f"output of the agent could not be written yet: {bad.strerror}")
 
-    def warn(self, text: str) -> None:
-        """Add a warning to the result, once; after MAX_WARNINGS no more."""
-        if (text := self.masked(text)) not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+    def warn(self, text: str, most: int | None = None) -> None:
+        """Add a warning to the result, once, cut to `most` characters (a secret is masked before that); after MAX_WARNINGS no more."""
+        if (text := self.masked(text)[:most]) not in self._warnings and len(self._warnings) < MAX_WARNINGS:
             self._warnings.append(text)
 
     # --- the pipeline

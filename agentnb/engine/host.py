@@ -41,6 +41,9 @@ class Host(Protocol):
     def used(self, run_id: str, tokens: int, cost_usd: float) -> None:
         """The run has used so much so far."""
 
+    def remaining_usd(self, run_id: str) -> float | None:
+        """The dollars that its budgets leave a run; None when nothing bounds them."""
+
     def launch_child(self, run: Json, work: Work) -> None:
         """Launch a run that one of this host wants."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 MASK = b"***"
@@ -27,11 +27,24 @@ def _forms(secret: str) -> set[bytes]:
     return forms
 
 
+def _number(secret: str) -> float | None:
+    """The number that the secret is, if it is one: as an int where it is whole, so that none of its digits is lost."""
+    try:
+        return int(secret)
+    except ValueError:
+        pass
+    try:
+        return float(secret)
+    except ValueError:
+        return None
+
+
 class Masker:
     """Replaces secrets by ``***``; keeps back what may be a secret's beginning until more comes."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Collection[str]) -> None:
         """Mask these values, none of them empty."""
+        self._numbers = {number for secret in secrets if (number := _number(secret)) is not None}
         forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(re.escape(form) for form in forms))  # the longest form first
         self._forms = forms
@@ -79,11 +92,19 @@ class Masker:
         return self._pattern.sub(MASK, data)
 
     def clean_data(self, data: Any) -> Any:
-        """JSON data with every text in it masked."""
+        """JSON data with every text in it masked, and every number that is written as, or equals, a secret."""
         if isinstance(data, str):
             return self.clean(data)
         if isinstance(data, dict):
             return {self.clean(name): self.clean_data(value) for name, value in data.items()}
         if isinstance(data, list):
             return [self.clean_data(value) for value in data]
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            return self._clean_number(data)
         return data
+
+    def _clean_number(self, data: float) -> Any:
+        text = repr(data)
+        if data in self._numbers:
+            return MASK.decode()
+        return data if (cleaned := self.clean(text)) == text else cleaned

@@ -174,7 +174,7 @@ class Parsing:
     def _fault(self, bad: Exception) -> None:
         self._faults.append(f"{type(bad).__name__}: {bad}" if not isinstance(bad, ParserFault) else str(bad))
         if len(self._faults) <= _KEPT_FAULTS:
-            self._of.warn(f"the parser {self._name} failed on a part of the stream, which was left out ({self._faults[-1]})"[:500])
+            self._of.warn(f"the parser {self._name} failed on a part of the stream, which was left out ({self._faults[-1]})", 500)
         if len(self._faults) >= MAX_FAULTS or isinstance(bad, ParserFault):
             self._parser = None
 
@@ -204,7 +204,8 @@ class Parsing:
                 f"{self._lines.overlong} lines of the stream were too long, or nested too deep, to be parsed; see {self.artifact}"
             )
         if self._parser is None and outcome.ok:
-            outcome.fail("runtime_error", f"the parser {self._name} was given up: {self._faults[-1]}"[:1000], "internal_error")
+            why = self._of.masked(f"the parser {self._name} was given up: {self._faults[-1]}")[:1000]
+            outcome.fail("runtime_error", why, "internal_error")
         for stream in self._of.out.streams.values() if self._of.out else ():
             try:
                 stream.end()
@@ -249,7 +250,7 @@ def _interrupt(*_: Any) -> None:
 def _plain(report: Any) -> Json:
     """A foreign parser's report as JSON data of its own. Raises TypeError or ValueError for what is none."""
     if not isinstance(report, dict) or not isinstance(report.get("t"), str):
-        raise TypeError(f"a report must be a mapping with a 't', not {str(report)[:100]!r}")
+        raise TypeError(f"a report must be a mapping with a 't', not {type(report).__name__}")
     try:
         data: Json = json.loads(json.dumps(report))
     except (TypeError, RecursionError) as bad:

@@ -7,9 +7,13 @@ from collections.abc import Callable
 
 from agentnb.errors import StoreError
 from agentnb.events import Message, StoreTrouble
+from agentnb.history.faults import is_lock
 from agentnb.history.store import Store
 
-_RETRY_S = 0.5
+#: A store that refuses is asked again after the first, then more rarely, until the second.
+_RETRY_S, _LONGEST_RETRY_S = 0.05, 0.5
+#: Another process may hold the database's lock so long before that counts as trouble.
+_LOCKED_S = 1.0
 #: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken.
 GATHER_S = 0.02
 
@@ -17,12 +21,14 @@ GATHER_S = 0.02
 class Recorder:
     """Writes the events of one store in batches, one transaction each.
 
-    When the store refuses (full disk ...), the events still go on to the listener, which is told of the trouble; they are
-    kept and written as soon as the store takes them again.
+    While another process holds the database's lock, events wait; nobody is told of them before they are written. When the store
+    refuses for another reason (full disk ...), or longer than _LOCKED_S, that is trouble: the listener is told of it, and then of events
+    that are not written yet. Those are kept, and written as soon as the store takes them again; only a supervisor that is killed before
+    that loses them.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, publish: Callable[[list[Message]], None]) -> None:
-        """`publish` gets each batch after its commit, in order."""
+        """`publish` gets each batch after its commit (but in trouble), in order."""
         self.store = store
         self._loop = loop
         self._publish = publish
@@ -32,6 +38,10 @@ class Recorder:
         self._flushed_at = 0.0
         self._retrying: asyncio.TimerHandle | None = None
         self.trouble: str | None = None
+        self._held: list[Message] = []
+        self._pause = _RETRY_S
+        self._refused_at: float | None = None
+        self._waiting: list[Callable[[], None]] = []
 
     def emit(self, event: Message) -> None:
         """Take one event."""
@@ -60,7 +70,35 @@ class Recorder:
             self._unwritten += batch
             if self._retrying is None:  # else the store refuses just now
                 self._write()
-            self._publish(batch)
+            if self._retrying is None or self.trouble is not None:
+                self._publish(batch)
+            else:
+                self._held += batch
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store has taken all that it was given."""
+        return self._retrying is None
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Call back once all that was emitted so far is written, or there is trouble; now, if that is so."""
+        self.flush()
+        if self._retrying is not None and self.trouble is not None:  # it may be over since the last look
+            self._retrying.cancel()
+            self._retry()
+        if self._retrying is None or self.trouble is not None:
+            callback()
+        else:
+            self._waiting.append(callback)
+
+    def _release(self) -> None:
+        """Tell what was held back, and those who wait."""
+        held, self._held = self._held, []
+        if held:
+            self._publish(held)
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
 
     def _write(self) -> None:
         pending, self._unwritten = self._unwritten, []
@@ -71,7 +109,12 @@ class Recorder:
         except Exception:  # noqa: BLE001 - an event that the store cannot take must not keep the others out
             self._write_singly(pending)
         else:
-            self._tell(None)
+            self._is_well()
+
+    def _is_well(self) -> None:
+        self._pause, self._refused_at = _RETRY_S, None
+        self._tell(None)
+        self._release()
 
     def _write_singly(self, pending: list[Message]) -> None:
         for n, event in enumerate(pending):
@@ -82,12 +125,18 @@ class Recorder:
                 return
             except Exception as bad:  # noqa: BLE001
                 self._loop.call_exception_handler({"message": f"the history cannot hold an event: {str(event)[:300]}", "exception": bad})
-        self._tell(None)
+        self._is_well()
 
     def _keep(self, pending: list[Message], bad: StoreError) -> None:
+        now = self._loop.time()
+        if self._refused_at is None:
+            self._refused_at = now
         self._unwritten = pending
-        self._tell(str(bad))
-        self._retrying = self._loop.call_later(_RETRY_S, self._retry)
+        self._retrying = self._loop.call_later(self._pause, self._retry)
+        self._pause = min(self._pause * 1.6, _LONGEST_RETRY_S)
+        if self.trouble is not None or not is_lock(bad) or now - self._refused_at >= _LOCKED_S:
+            self._tell(str(bad))
+            self._release()
 
     def _retry(self) -> None:
         self._retrying = None
@@ -100,6 +149,7 @@ class Recorder:
 
     def close(self) -> str | None:
         """Write what is left and close the store; returns why it could not, if so."""
+        self.store.be_patient()
         self.flush()
         if self._retrying is not None:
             self._retrying.cancel()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentnb.engine.attempt import EarlyInput
 from agentnb.engine.executor import Execution
+from agentnb.engine.masking import Masker
 from agentnb.engine.process import Spawner
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.scheduler import Queue, Waiting
@@ -48,6 +50,10 @@ class SessionHost:
         """A run has used so much so far."""
         self._supervisor.budgets.used(run_id, tokens, cost_usd)
 
+    def remaining_usd(self, run_id: str) -> float | None:
+        """The dollars that its budgets leave a run; None when nothing bounds them."""
+        return self._supervisor.budgets.remaining_usd(run_id)
+
     def launch_child(self, run: Json, work: Work) -> None:
         """Launch a run that one of its runs wants; the client hears of it, since it did not launch it."""
         if not self._supervisor.admit(run["id"], self):
@@ -82,7 +88,7 @@ class SessionHost:
     def written(self) -> bool:
         """Whether everything that was emitted is in the history now."""
         self.recorder.flush()
-        return self.recorder.trouble is None
+        return self.recorder.is_settled
 
     # runs
 
@@ -158,7 +164,8 @@ class SessionHost:
         if (item := self.queue.drop(run_id)) is not None:
             for given in item.early:
                 given.settle("it ended before it could read that")
-            self._refuse(item.run, why)
+            secrets = [secret for secret in item.work.get("secrets", ()) if secret]
+            self._refuse(item.run, replace(why, message=Masker(secrets).clean(why.message)) if secrets else why)
         elif (execution := self.live.get(run_id)) is not None:
             execution.stop(why)
 

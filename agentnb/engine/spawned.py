@@ -28,6 +28,13 @@ class Spawned:
             return {}
         return {"AGENTNB_STORE": str(self._of.host.store.root), "AGENTNB_SESSION_ID": self._of.run["session_id"]}
 
+    def _bounded(self) -> list[str]:
+        """The option of a program that counts its own cost, so that it stops by itself where a budget would end."""
+        if (option := self._of.work.get("budget_option")) is None:
+            return []
+        left = self._of.host.remaining_usd(self._of.run_id)
+        return [] if left is None else [option, f"{left:.6f}"]
+
     async def _served(self, number: int) -> Outcome:
         """An attempt whose process asks a service, which has to be there first."""
         from agentnb.engine.services import Leasing  # most runs need none
@@ -47,7 +54,7 @@ class Spawned:
         except ConfigError as bad:
             return Outcome.failed("invalid_config", str(bad), "startup")
         plan = Plan(
-            argv=work["argv"],
+            argv=[*work["argv"], *self._bounded()],
             cwd=work["cwd"],
             env_id=work["env_id"],
             env=self._of.own_env(work["env"]) | {"AGENTNB_ATTEMPT": str(number)} | self._place() | (served or {}),

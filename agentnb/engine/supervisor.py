@@ -277,10 +277,9 @@ class Supervisor:
         session.when_idle(finish)
 
     def _end_reply(self, peer: Peer, session: SessionHost, request_id: int) -> None:
-        session.recorder.flush()
         self._sessions.pop(session.id, None)
         self.budgets.close(session.id)
-        peer.send([Reply(request_id, {"trouble": session.recorder.trouble})])
+        session.recorder.when_settled(lambda: peer.send([Reply(request_id, {"trouble": session.recorder.trouble})]))
 
     def _on_send_input(self, peer: Peer, message: requests.SendInput) -> None:
         written: asyncio.Future[Any] = self._loop.create_future()
@@ -329,18 +328,26 @@ class Supervisor:
             except OSError as bad:
                 error = f"its output cannot be written to disk: {bad.strerror}"
             data |= {name: stream.record(execution.store.root) for name, stream in execution.out.streams.items()}
-        if (session := self._of_run.get(message.run_id)) is not None:
-            session.recorder.flush()  # what printed something has started: whoever sees its output finds that in the history
-        peer.send([Reply(message.request_id, data, error)])
+        reply = Reply(message.request_id, data, error)
+        if (session := self._of_run.get(message.run_id)) is None:
+            peer.send([reply])
+        else:  # what printed something has started: whoever sees its output finds that in the history
+            session.recorder.when_settled(lambda: peer.send([reply]))
 
     def _on_report(self, _: Peer, message: requests.Report) -> None:
         if (execution := self._execution(message.run_id)) is not None:
             execution.report(message.data)
 
     def _on_ping(self, peer: Peer, message: requests.Ping) -> None:
-        for recorder in self._recorders.values():
-            recorder.flush()
-        peer.send([Reply(message.request_id, message.data)])
+        waiting = list(self._recorders.values())
+
+        def settle() -> None:
+            if waiting:
+                waiting.pop().when_settled(settle)
+            else:
+                peer.send([Reply(message.request_id, message.data)])
+
+        settle()
 
     def _on_shutdown(self, _: Peer, __: requests.Shutdown) -> None:
         self.stop()

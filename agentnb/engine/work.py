@@ -88,6 +88,7 @@ class Work(TypedDict):
     `traceparent`: W3C trace context for the run's processes. `pid`: of the process that a hosted coroutine lives in.
     `group`: at most `group_parallel` runs of that group at once.
     `children`: the channel goes both ways, and the agent may launch child runs (engine/children.py). `bound`: it ends with its parent.
+    `budget_option`: an option of the program that bounds what it spends; it is given the dollars that remain when the program starts.
     `budget`, `group_budget`: what the run, or its group, may spend (engine/budget.py).
     `capture`: execution.Capture. `artifacts`: glob patterns below `cwd`. `workspace`: where it works instead (engine/workspace.py).
     """
@@ -121,6 +122,7 @@ class Work(TypedDict):
     group: NotRequired[str]
     group_parallel: NotRequired[int]
     budget: NotRequired[dict[str, Any]]
+    budget_option: NotRequired[str]
     children: NotRequired[bool]
     bound: NotRequired[bool]
     group_budget: NotRequired[dict[str, Any]]

@@ -321,6 +321,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.add_argument(name)
     parser.add_argument("--mcp-config")
     parser.add_argument("--max-turns", type=int)
+    parser.add_argument("--max-budget-usd", type=float)
     return parser.parse_args(argv)
 
 

@@ -16,7 +16,7 @@ _FULL = f"the disk is full; free some space, or {_ELSEWHERE}"
 _NO_FOLDER = f"a file is where a folder should be; move it away, or {_ELSEWHERE}"
 _NO_LOCKS = f"the file system does not support locking (a network share?); {_ELSEWHERE} on a local disk"
 _DAMAGED = f"it is not a database, or is damaged; restore it from a backup, move it away to start anew, or {_ELSEWHERE}"
-_BUSY = "another process kept it locked for 10 s; end that process, or try again"
+_BUSY = "another process keeps it locked; end that process, or try again"
 _DISK = f"the disk does not read or write; check the disk and its free space, or {_ELSEWHERE}"
 _OPEN = f"the file cannot be opened; check that the folder exists and its permissions, or {_ELSEWHERE}"
 
@@ -57,6 +57,13 @@ def store_fault(error: Exception, path: Path, doing: str) -> StoreError:
     """The StoreError for `error`, which came while `doing` something (such as "opening") with `path`."""
     advice = _advice(error)
     return StoreError(f"{doing} the history {path} failed: {advice} ({type(error).__name__}: {error})")
+
+
+def is_lock(fault: BaseException) -> bool:
+    """Whether a StoreError only says that another process is writing just now."""
+    cause = fault.__cause__
+    code = getattr(cause, "sqlite_errorcode", 0) if isinstance(cause, sqlite3.OperationalError) else 0
+    return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _advice(error: Exception) -> str:

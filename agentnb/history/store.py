@@ -32,8 +32,8 @@ BUSY_MS = 10_000
 #: The write-ahead log is copied into the database when it has so many pages of 4 KiB: less often than by default, as pages come again.
 CHECKPOINT_PAGES = 4000
 CACHE_KIB = 8_000
-#: A writer that serves others meanwhile waits for another's lock this long, and tries again later.
-OWNER_BUSY_MS = 1_000
+#: A writer that serves others meanwhile waits for another's lock this long, and tries again later; at its end it waits longer.
+OWNER_BUSY_MS, LAST_BUSY_MS = 20, 3_000
 
 _GONE = (
     "it was deleted or replaced while it was in use, so that nobody would find what is written; "
@@ -191,10 +191,16 @@ class Store:
             raise StoreError(f"{run_id!r} cannot be a run's id: it is no plain file name")
         return self._runs / run_id
 
+    def be_patient(self) -> None:
+        """What is written from now on is the last: wait for another's lock, some seconds if need be."""
+        with suppress(sqlite3.Error):
+            self._db.execute(f"PRAGMA busy_timeout = {LAST_BUSY_MS}")
+
     def close(self) -> None:
         """Close the database and give up the owner's lock; closing twice is fine."""
         with self._lock:
             if self._owner is not None:
+                self.be_patient()
                 with suppress(StoreError, sqlite3.Error), self._transaction():
                     self._db.execute("DELETE FROM owners WHERE owner = ?", (self._owner.owner,))
                 with suppress(OSError):

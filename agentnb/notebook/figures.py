@@ -25,7 +25,7 @@ SHAPES = {
     "cancelled": "⊘",
     "timeout": "◷",
     "interrupted": "◇",
-    "skipped": "–",
+    "skipped": "\u2013",
 }
 #: The order in which counts are told: what goes on first, then what went wrong, then what is done.
 ORDER = ("running", "cancelling", "pending", "failed", "timeout", "interrupted", "cancelled", "completed")

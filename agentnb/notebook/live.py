@@ -146,10 +146,9 @@ class LiveRun:
         self._watchers += 1 if on else -1
         if self.done or self._watchers != on:
             return
-        if on and self._tail:  # the engine begins with the tail so far
+        if on and self._tail:  # the engine begins with the tail so far: whoever read the old one gets that whole
             self._tail.clear()
-            self._tail_chars = 0
-            self.tail_seq += 1  # whoever read the old tail gets the new one whole
+            self._tail_chars, self.tail_seq = 0, self.tail_seq + 1
         if not on and self._steps is not None:
             self._steps.unwatched()
         self.client.send([requests.Watch([self.id], on)])

@@ -17,7 +17,7 @@ class RunSource:
         """Look at `run`."""
         self._run = run
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> RunSnapshot:
         """Its state now, with its steps."""
         return self._run.detail()
 

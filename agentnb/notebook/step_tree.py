@@ -18,7 +18,9 @@ _DEEPEST = 12
 def _cut(run: RunSnapshot, most: int) -> tuple[list[tuple[StepSnapshot, int]], str]:
     """The steps to show with their depths, and a line about all of them."""
     everything = tree(run.steps)
-    shown = {step.id for step in latest([step for step, *_ in everything], most)} if len(everything) > most else {s.id for s, *_ in everything}
+    shown = (
+        {step.id for step in latest([step for step, *_ in everything], most)} if len(everything) > most else {s.id for s, *_ in everything}
+    )
     told = figures.steps_told([step for step, *_ in everything], run.steps_cut)
     if len(shown) < len(everything):
         told += f"; the last {len(shown)} are shown"

@@ -42,7 +42,9 @@ class StepLog:
         """A step began."""
         if event.step_id in self._steps:
             return
-        step = StepSnapshot(event.step_id, event.kind, event.name, parent_id=event.parent_id, started_at=event.at / 1e6, input=brief(event.input))
+        step = StepSnapshot(
+            event.step_id, event.kind, event.name, parent_id=event.parent_id, started_at=event.at / 1e6, input=brief(event.input)
+        )
         self._steps[step.id] = step
         self._trim()
         self._shown = None
@@ -130,7 +132,7 @@ def cut(text: str) -> str:
 
 def brief(value: Any) -> str:
     """What a step was given, or gave, as text for people: one telling value, else ``name=value …``."""
-    if value is None or value == {} or value == []:
+    if value is None or (isinstance(value, dict | list) and not value):
         return ""
     if isinstance(value, str):
         return cut(value)

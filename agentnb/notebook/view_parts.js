@@ -140,13 +140,18 @@ class Scrolling {
     this.jump = button("anb-jump", "Jump to end", () => this.follow());
     this.jump.hidden = true;
     // The box has no height until the page shows it, and gets another one when the page is made narrower.
-    this.observer = new ResizeObserver(() => this.stay());
+    this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(this.box);
   }
+  /** Out of the page it forgets where it was scrolled to. */
+  resized() {
+    const away = !this.box.clientHeight;
+    if (!away && this.away) this.box.scrollTop = this.top;
+    this.away = away;
+    this.stay();
+  }
   stay() {
-    if (!this.box.clientHeight) return;
     if (this.following) this.box.scrollTop = this.box.scrollHeight;
-    else if (this.box.scrollTop !== this.top) this.box.scrollTop = this.top;
   }
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.box;

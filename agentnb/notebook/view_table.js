@@ -102,6 +102,7 @@ class RunTable {
     this.words = [];
     this.states = new Set();
     this.rowHeight = 27;
+    this.top = 0;
     this.detail = detail;
     const cell = el("td", "", detail.node);
     this.detailRow = el("tr", "anb-detail", cell);
@@ -112,7 +113,7 @@ class RunTable {
     this.table = el("table", "anb-table", el("thead", "", el("tr", "", ...this.heads)), this.body);
     this.scroller = el("div", "anb-scroll", this.table);
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    this.observer = new ResizeObserver(() => this.render());
+    this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(this.scroller);
     this.observer.observe(detail.node);
     this.node = el("div", "", this.tools(), this.scroller, (this.none = el("div", "anb-empty", "No run matches the filter.")));
@@ -254,6 +255,13 @@ class RunTable {
     if (this.scroller.clientHeight) this.top = this.scroller.scrollTop;
     if (!this.pending) this.pending = requestAnimationFrame(() => this.render());
   }
+  /** Out of the page it forgets where it was scrolled to. */
+  resized() {
+    const away = !this.scroller.clientHeight;
+    if (!away && this.away) this.scroller.scrollTop = this.top;
+    this.away = away;
+    this.render();
+  }
   /** Put the rows that are in sight into the page, and take the others out of it. */
   render() {
     cancelAnimationFrame(this.pending);
@@ -300,7 +308,6 @@ class RunTable {
     if (height > 10) this.rowHeight = height;
     const tall = this.detailRow.isConnected ? this.detailRow.getBoundingClientRect().height : 0;
     this.detailHeight = tall || this.detailHeight || 200;
-    if (this.top && !this.scroller.scrollTop && this.scroller.clientHeight) this.scroller.scrollTop = this.top; // it was out of the page
   }
   dress() {
     const { order, all, picked } = this;

@@ -21,7 +21,8 @@ import anywidget
 import traitlets
 
 from agentnb.notebook.comms import unpin
-from agentnb.notebook.picture import Json, Picture
+from agentnb.notebook.parts import Json
+from agentnb.notebook.picture import Picture
 from agentnb.notebook.render import asset
 from agentnb.notebook.snapshot import Snapshot
 from agentnb.notebook.views import ViewSource

@@ -122,7 +122,7 @@ async def async_unpicklable() -> None:
 @pytest.mark.parametrize("agent", [unpicklable, async_unpicklable])
 def test_an_exception_that_cannot_be_pickled_or_shown_is_told_all_the_same(agent: Any, tmp_path: Any) -> None:
     with nb.Session("t", store=tmp_path / "s") as session:
-        error = session.python(agent).wait(60).error
+        error: Any = session.python(agent).wait(60).error
     assert error.message == "Unpicklable: (its text cannot be shown)"
     assert error.details["type"] == "Unpicklable"
     assert error.details["frames"][-1]["code"] == "raise Unpicklable(1, 2)"
@@ -138,6 +138,6 @@ def test_secrets_are_masked_in_every_part_of_it(tmp_path: Any) -> None:
             raise ValueError(f"with {os.environ['KEY']}") from bad
 
     with nb.Session("t", store=tmp_path / "s") as session:
-        error = session.python(agent, env={"KEY": nb.Secret("open-sesame")}).wait(60).error
+        error: Any = session.python(agent, env={"KEY": nb.Secret("open-sesame")}).wait(60).error
     assert "open-sesame" not in json.dumps(error.details)
     assert "***" in error.details["causes"][0]["message"]

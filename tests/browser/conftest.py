@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0)
 
 def code_cells(*cells: str) -> list[dict[str, Any]]:
     """These texts as the code cells of a notebook."""
-    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    empty: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
     return [{**empty, "id": f"c{i}-{secrets.token_hex(4)}", "source": textwrap.dedent(cell).strip()} for i, cell in enumerate(cells)]
 
 
@@ -113,7 +114,13 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """JupyterLab with a token, all of its folders in scratch."""
-    base = tmp_path_factory.mktemp("lab")
+    with running_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@contextmanager
+def running_lab(base: Path) -> Iterator[Lab]:
+    """JupyterLab on loopback, all of its folders below `base`."""
     folders = {name: base / name for name in ("home", "config", "data", "runtime", "ipython", "settings", "workspaces", "work")}
     for folder in folders.values():
         folder.mkdir()

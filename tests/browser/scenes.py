@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the cells of notebooks
 """Scenes for the browser: the text of cells that set up scripted sources, one of each kind of thing that a view shows."""
 
 from __future__ import annotations

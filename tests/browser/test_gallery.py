@@ -21,8 +21,9 @@ CELLS = {
     "empty": scenes.EMPTY,
 }
 #: Inside of a view nothing may stick out to the side, but for what scrolls or is cut on purpose.
-STICKS_OUT = """node => [...node.querySelectorAll('*')].filter(part => part.offsetParent && part.getBoundingClientRect().right
-    > node.getBoundingClientRect().right + 1 && !part.closest('.anb-scroll, .anb-box, .anb-hidden, pre, .anb-x')).map(part => part.className)"""
+STICKS_OUT = """node => [...node.querySelectorAll('*')].filter(part => part.offsetParent
+    && part.getBoundingClientRect().right > node.getBoundingClientRect().right + 1
+    && !part.closest('.anb-scroll, .anb-box, .anb-hidden, pre, .anb-x')).map(part => part.className)"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

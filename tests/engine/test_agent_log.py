@@ -83,6 +83,56 @@ def test_secrets_are_masked_in_artifacts_that_are_given_inline_and_in_names_but_
     assert kept == {"a": "the key is ***", "b": f"the key is {secret}", "***.txt": secret}
 
 
+def test_no_part_of_a_secret_reaches_the_store_by_what_is_cut_or_has_no_name(engine: Engine) -> None:
+    secret, pin = "hunter2-verysecret-4711-abcdefgh", "424242424242"
+    code = f"""
+k, pin = {secret!r}, {pin}
+for n in range(0, 2000, 9):
+    say({{'t': 'nonsense', 'a': 'x' * n + k}})
+    say({{'t': 'step', 'id': 'x' * n + k, 'status': k}})
+say({{'t': 'warning', 'text': 'x' * 1985 + k}})
+say({{'t': 'step', 'id': k, 'status': 'running'}})
+say({{'t': 'step', 'id': k, 'status': 'completed', 'output': [pin]}})
+say({{'t': 'artifact', 'name': 'a', 'data': '', 'content_type': k}})
+say({{'t': 'artifact', 'name': 'b', 'data': '', 'content_type': {{'a': 1}}}})
+say({{'t': 'result', 'output': {{'pin': pin, 'float': pin + 0.0}}}})
+"""
+    end = engine.agent(code, secrets=[secret, pin]).wait()
+    assert (end.status, end.output) == ("completed", {"pin": "***", "float": "***"})
+    engine.settle()
+    written = b"".join(path.read_bytes() for path in engine.store.rglob("*") if path.is_file())
+    assert secret[:12].encode() not in written
+    assert pin.encode() not in written
+    assert engine.rows("SELECT DISTINCT name FROM steps WHERE kind <> 'attempt'") == [("***",)]
+
+
+def test_the_reason_why_a_waiting_run_was_cancelled_is_masked(engine: Engine) -> None:
+    session = engine.open(max_parallel=1)
+    first = engine.launch("sleep 1000", session=session).started()
+    waiting = engine.launch("true", session=session, secrets=["hunter2"])
+    waiting.cancel("because hunter2")
+    assert waiting.wait().error == {"kind": "cancelled", "message": "because ***"}
+    first.cancel()
+    first.wait()
+
+
+def test_tokens_and_cost_of_a_step_are_numbers_or_nothing(engine: Engine) -> None:
+    code = """
+odd = [{'tokens': {'input': 'x', 'output': [1]}}, {'tokens': 'garbage'}, {'tokens': [1]}, {'cost_usd': 'abc'}, {'cost_usd': {'a': 1}},
+       {'cost_usd': float('nan')}, {'cost_usd': 1e400}, {'tokens': {'input': 10**30}}, {'tokens': {'input': -5.5}},
+       {'tokens': {'input': True}}, {'cost_usd': False}, {'tokens': {'later': 1}}]
+for n, more in enumerate([*odd, {'tokens': {'input': 3, 'output': 2.0, 'cache_read': 1}, 'cost_usd': 1}]):
+    say({'t': 'step', 'id': n, 'name': 's', 'status': 'running'})
+    say({'t': 'step', 'id': n, 'status': 'completed', **more})
+say({'t': 'result', 'output': None})
+"""
+    run = engine.agent(code)
+    assert run.wait().detail["warnings"] == []
+    engine.settle()
+    found = engine.rows("SELECT input_tokens, output_tokens, cost_usd FROM steps WHERE run_id = ? AND name = 's' ORDER BY rowid", run.id)
+    assert found == [*[(None, None, None)] * 12, (3, 2, 1.0)]
+
+
 def test_a_timeout_is_no_error_of_the_agent(engine: Engine) -> None:
     end = engine.agent("say({'t':'error','message':'x'})\ntime.sleep(1000)", timeout_s=0.4, grace_s=0.2).wait()
     assert end.status == "timeout"
@@ -155,6 +205,7 @@ class Fake:
     """As much of an execution as the log of an agent needs."""
 
     run_id = "r"
+    attempt = 1
     work = {"cwd": "/nonexistent"}  # noqa: RUF012
 
     def __init__(self) -> None:
@@ -164,7 +215,7 @@ class Fake:
     def emit(self, event: object) -> None:
         self.events.append(event)
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, most: int | None = None) -> None:
         self.warnings.append(text)
 
     def add_output(self, stream: str, data: bytes) -> None:

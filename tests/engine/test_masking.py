@@ -71,6 +71,18 @@ def test_texts_inside_of_data_are_masked_and_the_rest_is_left() -> None:
     assert Masker(["hunter2"]).clean_data(data) == {"a": ["x ***", 1, None, True, 2.5], "***": {"b": "***"}}
 
 
+@pytest.mark.parametrize("number", [424242424242, 424242424242.0, -424242424242, 94242424242421, 42424242424.2])
+def test_a_secret_that_is_a_number_is_masked_as_one(number: float) -> None:
+    shown = Masker(["424242424242", "42424242424.20"]).clean_data({"a": [number]})["a"][0]
+    assert isinstance(shown, str)
+    assert "4242424242" not in shown
+
+
+def test_other_numbers_stay_numbers() -> None:
+    data = [1, 2.5, True, None, 424242, 10**30, -0.0, float("inf")]
+    assert Masker(["424242424242", "nan", "x"]).clean_data(data) == data
+
+
 @pytest.mark.parametrize("text", ["\udcff hunter2", "x \ud800 hunter2"])
 def test_texts_that_are_no_unicode_are_masked_too(text: str) -> None:
     assert "hunter2" not in Masker(["hunter2"]).clean(text)

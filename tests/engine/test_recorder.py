@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,10 @@ from agentnb.events import Message, RunFinished, RunQueued, RunStarted, StoreTro
 from agentnb.history.store import Store
 
 
+LOCKED = sqlite3.OperationalError("database is locked")
+LOCKED.sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+
 class Moody:
     """A store that notes what it is given, and refuses when told to."""
 
@@ -23,13 +30,15 @@ class Moody:
         self.root = Path("store")
         self.rows: list[str] = []
         self.calls = 0
-        self.refuse = False
+        self.refuse = self.locked = False
         self.poison = ""
 
     def apply(self, events: Sequence[Message]) -> None:
         self.calls += 1
         if self.refuse:
             raise StoreError("the disk is full")
+        if self.locked:
+            raise StoreError("another process keeps it locked") from LOCKED
         names = [getattr(event, "run_id", "") for event in events]
         if self.poison in names:
             raise TypeError("what is that?")
@@ -37,6 +46,9 @@ class Moody:
 
     def close(self) -> None:
         self.calls += 1
+
+    def be_patient(self) -> None:
+        pass
 
 
 def end(name: str) -> RunFinished:
@@ -64,6 +76,7 @@ async def until(condition: Callable[[], Any]) -> None:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "_RETRY_S", 0.01)
+    monkeypatch.setattr(recorder, "_LONGEST_RETRY_S", 0.01)
 
 
 def names(told: list[Message]) -> list[str]:
@@ -119,6 +132,60 @@ def test_an_event_that_the_store_cannot_take_does_not_keep_the_others_out() -> N
         assert len(faults) == 1
 
     drive(scene)
+
+
+def test_a_short_lock_is_no_trouble_and_nobody_hears_of_what_is_not_written() -> None:
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        store.locked = True
+        settled: list[int] = []
+        for n in range(5):
+            recorder.emit(end(f"r{n}"))
+            recorder.flush()
+        recorder.when_settled(lambda: settled.append(len(store.rows)))
+        await until(lambda: store.calls > 5)
+        assert (told, settled, recorder.is_settled) == ([], [], False)
+        store.locked = False
+        await until(lambda: told)
+        assert names(told) == store.rows == [f"r{n}" for n in range(5)]
+        assert (settled, len(told)) == ([5], 5)
+
+    drive(scene)
+
+
+def test_a_lock_that_is_kept_becomes_trouble_and_then_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_LOCKED_S", 0.05)
+
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        store.locked = True
+        settled: list[int] = []
+        recorder.emit(end("r0"))
+        recorder.when_settled(lambda: settled.append(1))
+        await until(lambda: told)
+        assert isinstance(told[0], StoreTrouble)
+        assert "locked" in str(told[0].message)
+        assert (names(told), settled) == (["r0"], [1])
+        recorder.emit(end("r1"))
+        recorder.flush()
+        assert names(told) == ["r0", "r1"]
+        store.locked = False
+        await until(lambda: store.rows == ["r0", "r1"])
+        assert told[-1] == StoreTrouble("store", None)
+        store.locked = True  # the patience is there again
+        recorder.emit(end("r2"))
+        recorder.flush()
+        assert "r2" not in names(told)
+
+    drive(scene)
+
+
+def test_a_locked_store_holds_up_its_writer_for_moments_only(store: Path) -> None:
+    with Store.open(store, owner="a") as mine, closing(sqlite3.connect(store / "history.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        with pytest.raises(StoreError, match="keeps it locked"):
+            mine.apply([RunStarted("r")])
+        assert time.monotonic() - start < 0.5
+        other.execute("ROLLBACK")
 
 
 def test_closing_writes_what_is_left_or_says_why_not() -> None:

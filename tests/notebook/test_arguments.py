@@ -139,3 +139,40 @@ def test_nonsense_is_a_config_error_or_values(parts: list[str]) -> None:
     except ConfigError:
         return
     assert set(values) <= set(kinds()["claude"].options)
+
+
+_WORDS = [
+    "%%agent",
+    "%runs",
+    "%cancel",
+    "x =",
+    "shell",
+    "claude",
+    "python",
+    "--",
+    "--retry.",
+    "--workspace",
+    "--permission-mode=",
+    "-p",
+    "'",
+    "\\",
+    "\t",
+    "\n",
+    "=",
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(_WORDS), st.text(max_size=4)), max_size=7).map(" ".join), st.integers(0, 60))
+def test_completion_bears_any_text_and_says_what_it_replaces(text: str, at: int) -> None:
+    pytest.importorskip("IPython")
+    from IPython.core.completer import CompletionContext
+
+    from agentnb.notebook.completion import Arguments
+
+    at = min(at, len(text))
+    line, column = text[:at].count("\n"), at - (text[:at].rfind("\n") + 1)
+    found = Arguments({"f": lambda: None, "": None}, {}).match(CompletionContext("", text, column, line, None))
+    fragment = found["matched_fragment"]
+    assert text[:at].endswith(fragment)
+    assert found["suppress"] == bool(found["completions"])
+    assert all(one.text.startswith((fragment, fragment.replace("_", "-"))) for one in found["completions"])

@@ -15,12 +15,12 @@ import pytest
 
 import agentnb as nb
 from agentnb.notebook.budget import Budget, bounds_of
-from agentnb.notebook.picture import head_state, run_state
+from agentnb.notebook.parts import head_state, run_state
 from agentnb.notebook.render import to_html, to_text
 from agentnb.states import ErrorKind, RunStatus
 from tests.notebook.polling import until
 
-Make = Callable[..., nb.Session]
+Make = Callable[..., Any]
 
 
 async def spend(ctx: nb.RunContext, tokens: int = 10, usd: float = 0.0, times: int = 1) -> str:
@@ -53,7 +53,7 @@ def test_a_session_tells_what_is_spent_and_what_remains(new_session: Make) -> No
     assert str(budget).startswith("$0.42 of $5 · 12k of 200k tokens · ")
 
 
-def test_without_a_budget_there_is_none(session: nb.Session) -> None:
+def test_without_a_budget_there_is_none(session) -> None:
     run = session.shell("true")
     group = session.map(nb.Shell("true"), [{}])
     group.wait()
@@ -104,7 +104,7 @@ def test_a_groups_budget_ends_the_group_and_nothing_else(new_session: Make) -> N
     other.wait()
 
 
-def test_a_runs_budget_bounds_time_over_all_of_its_attempts(session: nb.Session) -> None:
+def test_a_runs_budget_bounds_time_over_all_of_its_attempts(session) -> None:
     retry = nb.Retry(max_attempts=1000, initial_delay=0.05, strategy="constant", on_exit_codes=[1])
     result = session.shell("exit 1", budget_time=0.6, retry=retry).wait(30)
     assert result.error.kind is ErrorKind.BUDGET_EXCEEDED
@@ -135,7 +135,7 @@ def test_a_retried_run_pays_for_all_of_its_attempts(new_session: Make) -> None:
     assert (strict.attempts, strict.error.kind) == (2, ErrorKind.BUDGET_EXCEEDED)
 
 
-def test_steps_that_cost_count_where_the_agent_says_nothing_of_the_whole(session: nb.Session) -> None:
+def test_steps_that_cost_count_where_the_agent_says_nothing_of_the_whole(session) -> None:
     def steps_only() -> None:
         import os
         import time
@@ -153,7 +153,7 @@ def test_steps_that_cost_count_where_the_agent_says_nothing_of_the_whole(session
     assert session.runs_df()["cost_usd"].tolist() == [1.5]
 
 
-def test_a_budget_that_is_crossed_by_the_last_report_of_a_run_fails_it_and_keeps_its_output(session: nb.Session) -> None:
+def test_a_budget_that_is_crossed_by_the_last_report_of_a_run_fails_it_and_keeps_its_output(session) -> None:
     def last_word(ctx: nb.RunContext) -> str:
         ctx.usage(input_tokens=11)
         return "the answer"
@@ -200,7 +200,7 @@ def test_a_detached_run_is_refused_where_a_sessions_budget_would_not_bound_it(ne
         ("budget_time", 0, "more than zero"),
     ],
 )
-def test_a_bad_bound_is_named_before_anything_starts(session: nb.Session, option: str, value: Any, words: str) -> None:
+def test_a_bad_bound_is_named_before_anything_starts(session, option: str, value: Any, words: str) -> None:
     with pytest.raises(nb.ConfigError, match=f"{option}.*{words}"):
         session.shell("true", **{option: value})
     with pytest.raises(nb.ConfigError, match=f"{option}.*{words}"):

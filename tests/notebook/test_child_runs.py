@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,15 +19,15 @@ from agentnb.agents.context import RunContext
 from agentnb.states import ErrorKind, RunStatus
 from tests.notebook.polling import lives, pid_in, until
 
-Make = Callable[..., nb.Session]
+Make = Callable[..., Any]
 
 
-def leaf(ctx: nb.RunContext, word: str) -> str:
+def leaf(ctx: nb.RunContext, word: str) -> Any:
     result = ctx.run(nb.Shell("echo {{word}}"), params={"word": word}, name="shell")
     return result.stdout.strip()
 
 
-def middle(ctx: nb.RunContext, word: str) -> str:
+def middle(ctx: nb.RunContext, word: str) -> Any:
     return ctx.run(nb.Python(leaf, word + "!"), name="leaf").output
 
 
@@ -59,7 +60,7 @@ def test_runs_nest_three_deep_with_one_place_and_each_knows_its_parent(new_sessi
     assert all(handle.done for handle in session.runs)
 
 
-def test_a_child_that_fails_raises_nothing_and_tells_all(session: nb.Session) -> None:
+def test_a_child_that_fails_raises_nothing_and_tells_all(session) -> None:
     def agent(ctx: nb.RunContext) -> dict[str, object]:
         result = ctx.run(nb.Shell("echo out; echo err >&2; exit 3"))
         return {"status": result.status, "code": result.exit_code, "out": result.stdout, "err": result.stderr, "kind": result.error.kind}
@@ -68,8 +69,8 @@ def test_a_child_that_fails_raises_nothing_and_tells_all(session: nb.Session) ->
     assert told == {"status": "failed", "code": 3, "out": "out\n", "err": "err\n", "kind": "execution_failed"}
 
 
-def test_a_child_has_the_folder_environment_and_secrets_of_its_parent(session: nb.Session, store: Path) -> None:
-    def agent(ctx: nb.RunContext) -> str:
+def test_a_child_has_the_folder_environment_and_secrets_of_its_parent(session, store: Path) -> None:
+    def agent(ctx: nb.RunContext) -> Any:
         import os
 
         os.makedirs("below", exist_ok=True)
@@ -83,7 +84,7 @@ def test_a_child_has_the_folder_environment_and_secrets_of_its_parent(session: n
     assert b"open-sesame" not in b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
 
 
-def test_output_of_any_size_comes_back_and_a_call_that_is_too_large_is_refused(session: nb.Session) -> None:
+def test_output_of_any_size_comes_back_and_a_call_that_is_too_large_is_refused(session) -> None:
     def agent(ctx: nb.RunContext) -> list[object]:
         size = len(ctx.run(nb.Shell("head -c 3000000 /dev/zero | tr '\\0' x")).stdout)
         try:
@@ -129,7 +130,7 @@ def test_cancelling_a_parent_cancels_its_children(new_session: Make, agent: Call
     assert child.error.message == "the run that launched it was ended: enough"
 
 
-def test_an_agent_that_is_killed_leaves_no_child_behind(session: nb.Session) -> None:
+def test_an_agent_that_is_killed_leaves_no_child_behind(session) -> None:
     run = session.python(keeper)
     pid = pid_in(Path("pid"))
     agent = next(p for p in psutil.Process().children(recursive=True) if "child.py" in " ".join(p.cmdline()))
@@ -140,15 +141,15 @@ def test_an_agent_that_is_killed_leaves_no_child_behind(session: nb.Session) -> 
     assert sorted(session.runs_df()["status"]) == ["cancelled", "failed"]
 
 
-def test_a_timeout_of_the_parent_ends_its_children_before_it_is_over(session: nb.Session) -> None:
+def test_a_timeout_of_the_parent_ends_its_children_before_it_is_over(session) -> None:
     run = session.python(keeper, timeout=2, grace=1)
     pid = pid_in(Path("pid"))
     assert run.wait(30).status is RunStatus.TIMEOUT
     assert not lives(pid)
 
 
-def test_children_that_an_async_agent_does_not_wait_for_end_with_it(session: nb.Session) -> None:
-    async def hasty(ctx: nb.RunContext) -> str:
+def test_children_that_an_async_agent_does_not_wait_for_end_with_it(session) -> None:
+    async def hasty(ctx: nb.RunContext) -> Any:
         ctx.run(nb.Shell("sleep 600"), name="forgotten")
         return "done"
 
@@ -160,12 +161,12 @@ def test_children_that_an_async_agent_does_not_wait_for_end_with_it(session: nb.
 
 
 def test_a_session_that_waits_for_its_end_lets_its_agents_go_on(new_session: Make) -> None:
-    async def slow(ctx: nb.RunContext) -> str:
+    async def slow(ctx: nb.RunContext) -> Any:
         await asyncio.sleep(0.2)
         result = await ctx.run(nb.Shell("echo late"))
         return result.stdout
 
-    def slow_child(ctx: nb.RunContext) -> str:
+    def slow_child(ctx: nb.RunContext) -> Any:
         import time
 
         time.sleep(0.2)
@@ -197,17 +198,17 @@ def test_what_children_use_counts_for_the_budgets_of_their_parent(new_session: M
     assert child.error.kind in {ErrorKind.BUDGET_EXCEEDED, ErrorKind.CANCELLED}
 
 
-def test_a_child_may_have_a_budget_of_its_own(session: nb.Session) -> None:
+def test_a_child_may_have_a_budget_of_its_own(session) -> None:
     def worker(ctx: nb.RunContext) -> None:
         ctx.usage(input_tokens=60)
 
-    def boss(ctx: nb.RunContext) -> str:
+    def boss(ctx: nb.RunContext) -> Any:
         return ctx.run(nb.Python(worker), budget_tokens=50).error.kind
 
     assert session.python(boss).wait(60).output == "budget_exceeded"
 
 
-def refused(ctx: nb.RunContext, what: str) -> str:
+def refused(ctx: nb.RunContext, what: str) -> Any:
     async def coroutine() -> None: ...
 
     try:
@@ -233,7 +234,7 @@ def refused(ctx: nb.RunContext, what: str) -> str:
         ("text", "nb.Shell"),
     ],
 )
-def test_what_cannot_be_a_child_is_refused_with_advice(session: nb.Session, what: str, words: str) -> None:
+def test_what_cannot_be_a_child_is_refused_with_advice(session, what: str, words: str) -> None:
     assert words in session.python(refused, what).wait(60).output
 
 
@@ -247,7 +248,7 @@ def test_what_cannot_be_a_child_is_refused_with_advice(session: nb.Session, what
         {"t": "launch", "run": {"id": 3, "name": [], "target": 7}, "work": {"argv": "rm"}},
     ],
 )
-def test_garbage_on_the_channel_is_a_warning_and_no_run(session: nb.Session, garbage: dict[str, object]) -> None:
+def test_garbage_on_the_channel_is_a_warning_and_no_run(session, garbage: dict[str, object]) -> None:
     def agent(line: str) -> str:
         import os
 
@@ -261,7 +262,7 @@ def test_garbage_on_the_channel_is_a_warning_and_no_run(session: nb.Session, gar
     assert session.shell("true").wait(30).ok
 
 
-def test_a_launch_with_the_id_of_a_live_run_is_refused(session: nb.Session) -> None:
+def test_a_launch_with_the_id_of_a_live_run_is_refused(session) -> None:
     def agent() -> str:
         import json
         import os
@@ -279,8 +280,8 @@ def test_a_launch_with_the_id_of_a_live_run_is_refused(session: nb.Session) -> N
     assert any("its id is taken" in warning for warning in result.warnings)
 
 
-def test_an_agent_of_another_kind_cannot_launch_by_its_channel(session: nb.Session) -> None:
-    async def agent(ctx: nb.RunContext) -> str:
+def test_an_agent_of_another_kind_cannot_launch_by_its_channel(session) -> None:
+    async def agent(ctx: nb.RunContext) -> Any:
         ctx._send({"t": "launch", "run": {}, "work": {}})
         return "unharmed"
 
@@ -293,14 +294,14 @@ def test_outside_of_a_run_there_is_nothing_to_launch_from() -> None:
         RunContext(print).run(nb.Shell("true"))
 
 
-def test_a_detached_agent_may_have_children(session: nb.Session) -> None:
+def test_a_detached_agent_may_have_children(session) -> None:
     run = session.python(middle, "x", detach=True)
     assert run.wait(60).output == "x!"
     until(lambda: len(session.runs_df()) == 3, 30)
 
 
-def test_a_retried_parent_ends_the_children_of_each_attempt(session: nb.Session) -> None:
-    def flaky(ctx: nb.RunContext) -> str:
+def test_a_retried_parent_ends_the_children_of_each_attempt(session) -> None:
+    def flaky(ctx: nb.RunContext) -> Any:
         import os
         import threading
         import time

@@ -131,6 +131,15 @@ def test_turns_are_bounded(claude, server: MessagesServer):
     assert "max_turns=2" in result.error.message
 
 
+def test_a_budget_in_dollars_stops_it_on_its_way(claude, server: MessagesServer):
+    server.script = lambda _, number: Answer(tool("Bash", number, command="echo hi", description="again"))
+    run = claude.claude("Go", tools=["Bash(echo:*)"], budget_usd=0.002)
+    result = run.wait()
+    assert (result.status, result.error.kind) == ("failed", "budget_exceeded")
+    assert 0.002 <= claude.runs_df(run=run.id)["cost_usd"][0] < 0.02
+    assert len(server.asked) < 20
+
+
 def test_a_reply_goes_on(claude, server: MessagesServer):
     server.script = lambda body, _: Answer(text(f"{len(body['messages'])} messages"))
     run = claude.claude("First")

@@ -77,8 +77,10 @@ class Whitelist(HTMLParser):
         assert tag in TAGS
         self.open.append(tag)
         for name, value in attrs:
-            assert (name == "dir" and value == "auto") or (tag, name, value) == ("details", "open", None) or (
-                name == "class" and value and all(word.startswith("anb-") or word in NO_MATHS for word in value.split())
+            assert (
+                (name == "dir" and value == "auto")
+                or (tag, name, value) == ("details", "open", None)
+                or (name == "class" and value and all(word.startswith("anb-") or word in NO_MATHS for word in value.split()))
             )
 
     def handle_endtag(self, tag: str) -> None:

@@ -15,8 +15,9 @@ import agentnb as nb
 from agentnb.events import StepFinished, StepStarted
 from agentnb.history import reader
 from agentnb.notebook.handles import live_runs
+from agentnb.notebook.snapshot import StepSnapshot
 from agentnb.notebook.sources import RunSource, RunsSource
-from agentnb.notebook.steps import MAX_STEPS, MAX_TEXT, StepLog, StepSnapshot, brief, latest, tree
+from agentnb.notebook.steps import MAX_STEPS, MAX_TEXT, StepLog, brief, latest, tree
 from tests.notebook.polling import until
 
 
@@ -77,7 +78,7 @@ def test_rows_of_the_history_come_before_what_began_since_and_know_no_less() -> 
 EVENTS = st.lists(
     st.one_of(
         st.builds(lambda n, parent: started(n, parent_id=parent), st.integers(0, 30), st.sampled_from([None, "s0", "s1", "s7", "nobody"])),
-        st.builds(lambda n, status: finished(n, status), st.integers(0, 30), st.sampled_from(["completed", "failed", "skipped"])),
+        st.builds(finished, st.integers(0, 30), st.sampled_from(["completed", "failed", "skipped"])),
     ),
     max_size=80,
 )
@@ -102,7 +103,7 @@ def test_whatever_comes_the_log_is_bounded_and_the_tree_has_each_step_once(event
 def test_the_latest_steps_are_in_order_and_not_too_many_even_in_circles(pairs: list[tuple[int, int]], most: int) -> None:
     steps = [StepSnapshot(str(n), "tool", "x", parent_id=str(parent)) for n, parent in pairs]
     kept = latest(steps, most)
-    assert len(kept) <= max(most, len(steps) if len(steps) <= most else most)
+    assert len(kept) <= most
     assert [step for step in steps if step in kept] == kept
 
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from agentnb.notebook import loop as loops
 from agentnb.states import RunStatus
 from tests.notebook.polling import until
 
-Make = Callable[..., nb.Session]
+Make = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +149,7 @@ def test_without_async_agents_nobody_watches(session: nb.Session) -> None:
 
 
 @pytest.mark.parametrize("limit", ["soon", 0, -1, True, 0.01])
-def test_the_limit_is_a_duration_that_makes_sense(limit: object) -> None:
+def test_the_limit_is_a_duration_that_makes_sense(limit: Any) -> None:
     with pytest.raises(nb.ConfigError):
         nb.options.blocked_after = limit
     assert nb.options.blocked_after == 0.3

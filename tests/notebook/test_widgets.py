@@ -242,7 +242,10 @@ def test_who_lost_messages_gets_the_whole_picture(clock: list[float], views: lis
     assert (wire.lines, wire.state["n"]) == (["lost"], 1)
 
 
-@pytest.mark.parametrize("content", [{"type": "open", "run": 7}, {"type": "open", "run": "nobody"}, {"type": "open"}, {"type": []}, {"type": "see", "runs": 3}, {}])
+@pytest.mark.parametrize(
+    "content",
+    [{"type": "open", "run": 7}, {"type": "open", "run": "nobody"}, {"type": "open"}, {"type": []}, {"type": "see", "runs": 3}, {}],
+)
 def test_nonsense_from_the_front_end_does_no_harm(content: dict[str, Any], clock: list[float], views: list[widgets.LiveView]) -> None:
     view, wire = live(a_group(a_run(1)), views)
     view.act(content)
