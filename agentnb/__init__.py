@@ -18,6 +18,7 @@ from agentnb._version import __version__
 TYPE_CHECKING = False  # type checkers read it as True; importing `typing` for it would cost more than all the rest here
 
 __all__ = [
+    "A2A",
     "AgentnbError",
     "ApplyConflict",
     "Artifact",
@@ -86,6 +87,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from agentnb.a2a import A2A
     from agentnb.agents.capabilities import capabilities, supports
     from agentnb.agents.context import RunContext
     from agentnb.commands import Command, Python, Shell, Test
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
     from agentnb.workspaces import Shared, TempCopy, Worktree
 else:
     _HOMES = {
+        "a2a": "A2A",
         "agents.capabilities": "capabilities supports",
         "agents.context": "RunContext",
         "commands": "Command Python Shell Test",

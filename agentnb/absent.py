@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-_VERBS = "shell, command, test, python, local, replay, claude"
-_SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel, nb.OpenAICompatible, nb.Replay, nb.Claude, nb.JsonLines"
+_VERBS = "shell, command, test, python, local, replay, claude, a2a"
+_SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel, nb.OpenAICompatible, nb.A2A, nb.Replay, nb.Claude, nb.JsonLines"
 
 _FILE = "write the agent as a Python function and launch it with session.python(...)"
 _MACHINE = "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command"
 _AGAIN = "look in runs_df() for what did not complete, and launch that"
-_CALL = "call it in a Python function, and report tokens and cost with ctx.usage(...)"
 
 #: Options of a launch or a session -> what to do.
 OPTIONS = {
@@ -25,13 +24,11 @@ OPTIONS = {
 _SESSION = {
     "agent": _FILE,
     "swarm": _FILE,
-    "a2a": _CALL,
     "resume": _AGAIN,
 }
 _NAMES = {
     "Agent": _FILE,
     "Swarm": _FILE,
-    "A2A": _CALL,
     "Docker": _MACHINE,
 }
 _COMMANDS = {

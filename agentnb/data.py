@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,12 @@ Bytes = Annotated[int, BeforeValidator(units.bytes_)]
 #: What may be given for a duration and for a size; type checkers read it in the constructors below.
 Duration = float | str | timedelta
 Size = int | str
+
+
+@cache
+def field_names(cls: type[BaseModel]) -> tuple[str, ...]:
+    """The names of a model's fields, looked up once: pydantic makes its mapping anew each time it is asked."""
+    return tuple(cls.model_fields)
 
 
 class Data(BaseModel):

@@ -221,6 +221,7 @@ PACKAGES = {
     "anywidget": "",
     "matplotlib": "plot",
     "pyarrow": "parquet",
+    "a2a-sdk": "a2a",
 }
 
 

@@ -293,6 +293,17 @@ class OutputTail(Message):
 
 
 @dataclass(slots=True)
+class UsageSample(Message):
+    """What a watched run with limits, whose tree is read for them, uses: CPU seconds so far, memory now. `at`: monotonic seconds."""
+
+    type = "usage_sample"
+    run_id: str
+    at: float
+    cpu_s: float
+    memory_bytes: int
+
+
+@dataclass(slots=True)
 class BudgetSpent(Message):
     """What was spent of a budget so far. `began`: the first start, us; `crossed`: the option whose bound was crossed, or ""."""
 
@@ -341,5 +352,5 @@ class StoreTrouble(Message):
     message: str | None
 
 
-for _cls in (*RECORDED, Ready, OutputTail, BudgetSpent, HostStart, HostCancel, Reply, StoreTrouble):
+for _cls in (*RECORDED, Ready, OutputTail, UsageSample, BudgetSpent, HostStart, HostCancel, Reply, StoreTrouble):
     message(_cls)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from agentnb.a2a import A2A
 from agentnb.commands import Command, CommandText, Folder, Python, Shell, Test
 from agentnb.data import Bytes, Data, Duration, Env, JsonSchema, Seconds, Secret, Size
 from agentnb.errors import ConfigError
@@ -22,7 +23,7 @@ from agentnb.prompts import LocalModel, OpenAICompatible
 from agentnb.replay import Replay
 from agentnb.workspaces import AnyWorkspace, Workspace
 
-AnySpec = Shell | Command | Test | Python | LocalModel | OpenAICompatible | Replay | Claude | JsonLines
+AnySpec = Shell | Command | Test | Python | LocalModel | OpenAICompatible | A2A | Replay | Claude | JsonLines
 
 
 class Capture(StrEnum):

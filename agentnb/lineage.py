@@ -16,7 +16,7 @@ def stamp_of(owner: str) -> int:
     """The part of the mark that all runs of a supervisor share: 36 random bits of its id; 0 when that is no UUID."""
     digits = owner.replace("-", "")[-_DIGITS:]
     try:
-        return int(digits, 16) if len(owner) == 36 else 0  # noqa: PLR2004 - the length of a UUID
+        return int(digits, 16) if len(owner) == 36 else 0
     except ValueError:
         return 0
 

@@ -131,8 +131,8 @@ _CHAT = "/chat/completions"
 _OWN = ("model", "messages", "stream", "temperature", "top_p", "max_tokens", "seed", "response_format")
 
 
-def _url(value: object) -> str:
-    example = "write it as 'http://127.0.0.1:8080/v1' or 'https://host/v1'"
+def address(value: object, example: str) -> SplitResult:
+    """The parts of the address of a server. Raises ConfigError, with the example, for what is none, or holds a secret."""
     if not isinstance(value, str):
         raise ConfigError(f"url: {value!r} is of type {type(value).__name__}; {example}")
     try:
@@ -146,7 +146,11 @@ def _url(value: object) -> str:
         raise ConfigError("url: it holds a user name or password, which would be stored; give api_key=nb.Secret(...) or headers")
     if parts.fragment:
         raise ConfigError(f"url: what follows '#' is never sent to a server; {example}")
-    return urlunsplit(_endpoint(parts))
+    return parts
+
+
+def _url(value: object) -> str:
+    return urlunsplit(_endpoint(address(value, "write it as 'http://127.0.0.1:8080/v1' or 'https://host/v1'")))
 
 
 def _endpoint(parts: SplitResult) -> SplitResult:
@@ -203,6 +207,13 @@ Headers = Annotated[dict[str, str | Secret], BeforeValidator(_headers)]
 Extra = Annotated[dict[str, Any], BeforeValidator(_extra)]
 
 
+def secrets_of(api_key: str | Secret | None, headers: Mapping[str, str | Secret]) -> list[Secret]:
+    """The key, also when it is named by its variable, and the headers that must not be seen."""
+    named = os.environ.get(api_key) if isinstance(api_key, str) else None
+    given = [Secret(named)] if named else []
+    return given + [value for value in (api_key, *headers.values()) if isinstance(value, Secret)]
+
+
 class OpenAICompatible(Chat):
     """A question to a server that speaks the chat completions of OpenAI: ``nb.OpenAICompatible("http://127.0.0.1:8080/v1", "name")``.
 
@@ -238,6 +249,4 @@ class OpenAICompatible(Chat):
     @property
     def secrets(self) -> list[Secret]:
         """The key, also when it is named by its variable, and the headers that must not be seen."""
-        named = os.environ.get(self.api_key) if isinstance(self.api_key, str) else None
-        given = [Secret(named)] if named else []
-        return given + [value for value in (self.api_key, *self.headers.values()) if isinstance(value, Secret)]
+        return secrets_of(self.api_key, self.headers)

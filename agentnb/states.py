@@ -76,6 +76,7 @@ class TargetKind(StrEnum):
     CLAUDE = "claude"
     OPENAI_COMPATIBLE = "openai_compatible"
     JSON_LINES = "json_lines"
+    A2A = "a2a"
     REPLAY = "replay"
     OTHER = "other"
 

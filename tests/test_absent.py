@@ -20,7 +20,7 @@ def test_a_name_of_the_package_that_is_not_in_is_said_to_be_so(name: str) -> Non
         getattr(nb, name)
 
 
-@pytest.mark.parametrize("name", ["agent", "swarm", "a2a", "resume"])
+@pytest.mark.parametrize("name", ["agent", "swarm", "resume"])
 def test_a_verb_of_a_session_that_is_not_in_is_said_to_be_so(name: str) -> None:
     session = Session.__new__(Session)  # the names are of the class: nothing needs to be started
     assert not hasattr(session, name)

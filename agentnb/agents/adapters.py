@@ -28,6 +28,7 @@ _BUILT_IN = {
     "claude": "agentnb.agents.claude:CLAUDE",
     "json_lines": "agentnb.agents.json_lines:JSON_LINES",
     "openai_compatible": "agentnb.agents.openai:OPENAI_COMPATIBLE",
+    "a2a": "agentnb.agents.a2a:A2A_AGENT",
     "replay": "agentnb.agents.replay:REPLAY",
 }
 

@@ -10,8 +10,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentnb.agents.channel import Channel
 
@@ -33,8 +32,7 @@ class NoAnswer(Exception):
         self.kind, self.message, self.details = kind, message, details
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What was asked. `shown`: the input of the turn, for the record; `prices`: US dollars for a million tokens read and written."""
 
     model: str
@@ -50,17 +48,15 @@ def end_at_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@dataclass(slots=True)
 class _Figures:
     """Tokens and speed, as far as they are known. The server's count wins over ours, its clock over ours."""
 
-    input: int = 0
-    output: int = 0
-    cached: int | None = None
-    speed: float | None = None
-    first: float | None = None
-    last: float = 0.0
-    pieces: int = 0
+    def __init__(self) -> None:
+        self.input = self.output = self.pieces = 0
+        self.cached: int | None = None
+        self.speed: float | None = None
+        self.first: float | None = None
+        self.last = 0.0
 
     def heard(self) -> None:
         """A piece of text came."""
@@ -92,20 +88,19 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _NONSENSE else 0
 
 
-@dataclass(slots=True)
 class Answer:
-    """One answer. `stdout` and `stderr`: descriptors."""
+    """One answer. `finish`: why the model stopped ("stop", "length" ...); None while it writes."""
 
-    channel: Channel
-    asked: Asked
-    stdout: int = 1
-    stderr: int = 2
-    #: Why the model stopped: "stop", "length" ...; None while it writes.
-    finish: str | None = None
-    _pieces: list[str] = field(default_factory=list)
-    _size: int = 0
-    _figures: _Figures = field(default_factory=_Figures)
-    _reported: float = 0.0
+    def __init__(self, channel: Channel, asked: Asked, stdout: int = 1, stderr: int = 2) -> None:
+        """`stdout` and `stderr`: descriptors."""
+        self.channel = channel
+        self.asked = asked
+        self.stdout, self.stderr = stdout, stderr
+        self.finish: str | None = None
+        self._pieces: list[str] = []
+        self._size = 0
+        self._figures = _Figures()
+        self._reported = 0.0
 
     @property
     def size(self) -> int:

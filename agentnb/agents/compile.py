@@ -13,7 +13,7 @@ from agentnb.agents.python import is_async
 from agentnb.agents.shell import shell_argv
 from agentnb.agents.workspaces import Known, place, plan_of
 from agentnb.commands import Command, Python, Shell, Spec
-from agentnb.data import Secret
+from agentnb.data import Secret, field_names
 from agentnb.engine import condition
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
@@ -26,7 +26,7 @@ DEFAULT_GRACE_S = 5.0
 #: What may run after the last attempt, in this order.
 HANDLERS = ("on_success", "on_failure", "rollback", "cleanup")
 
-_KINDS = frozenset(TargetKind)
+_KINDS = {kind.value: kind for kind in TargetKind}
 #: The specs' own names of checks.
 _OWN_CHECKS = {"script": "validation_script"}
 #: What a coroutine in the notebook's process cannot have of its own, and why.
@@ -40,10 +40,9 @@ _NOT_HOSTED = {
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """What a run is of, for the record: kind, a line for people, the spec as JSON data."""
+    """What a run is of, for the record: its kind, and the spec as JSON data."""
 
     kind: TargetKind
-    display: str
     spec: dict[str, Any]
 
 
@@ -52,10 +51,10 @@ def target_of(spec: Spec) -> Target:
     if isinstance(spec, Python):
         function = spec.function
         data: dict[str, Any] = {"type": "python", "function": f"{function.__module__}.{getattr(function, '__qualname__', function)}"}
-        return Target(TargetKind.PYTHON, spec.display, data)
-    data = {name: _plain(value) for name in type(spec).model_fields if (value := getattr(spec, name)) is not None}
+        return Target(TargetKind.PYTHON, data)
+    data = {name: _plain(value) for name in field_names(type(spec)) if (value := getattr(spec, name)) is not None}
     kind = str(getattr(spec, "type", ""))
-    return Target(TargetKind(kind) if kind in _KINDS else TargetKind.OTHER, spec.display, data)
+    return Target(_KINDS.get(kind, TargetKind.OTHER), data)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from agentnb.agents import chat
@@ -17,6 +17,18 @@ from agentnb.agents.launch import child_work
 from agentnb.data import Secret
 from agentnb.errors import ConfigError, RuntimeUnavailable
 from agentnb.prompts import OpenAICompatible
+
+
+class Keyed(Protocol):
+    """A spec of what is asked over HTTP."""
+
+    @property
+    def api_key(self) -> str | Secret | None:
+        """The key, or its variable."""
+
+    @property
+    def headers(self) -> Mapping[str, str | Secret]:
+        """More headers."""
 
 
 class _OpenAIAdapter:
@@ -33,11 +45,11 @@ class _OpenAIAdapter:
     def work(self, spec: OpenAICompatible, asked: Asked) -> dict[str, Any]:
         if lacking := self.missing():
             raise RuntimeUnavailable(lacking)
-        key = _key(spec, asked.env)
+        key = key_of(spec, asked.env)
         question = {
             "url": spec.url,
             "loopback": is_loopback(spec.url),
-            "headers": _headers(spec, key),
+            "headers": headers_of(spec, key),
             "body": _body(spec),
             "model": spec.model,
             "shown": chat.shown(spec),
@@ -64,7 +76,7 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _key(spec: OpenAICompatible, env: Mapping[str, str]) -> str | None:
+def key_of(spec: Keyed, env: Mapping[str, str]) -> str | None:
     """The key itself. Raises ConfigError when its variable is not set, or it can be no part of a header."""
     if spec.api_key is None:
         return None
@@ -79,7 +91,8 @@ def _key(spec: OpenAICompatible, env: Mapping[str, str]) -> str | None:
     return key
 
 
-def _headers(spec: OpenAICompatible, key: str | None) -> dict[str, str]:
+def headers_of(spec: Keyed, key: str | None) -> dict[str, str]:
+    """All headers of the spec, with the key as a bearer token; secrets revealed."""
     bearer = {"Authorization": f"Bearer {key}"} if key else {}
     return bearer | {name: value.reveal() if isinstance(value, Secret) else value for name, value in spec.headers.items()}
 

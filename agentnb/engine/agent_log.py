@@ -142,7 +142,8 @@ class AgentLog:
 
     def _add_step(self, data: Json) -> None:
         """The steps of an agent that says nothing of the whole are its use; of one that does, they are a part of it."""
-        found = {f"{name}_tokens": value for name, value in (_tokens(data.get("tokens")) or {}).items()} | {"cost_usd": data.get("cost_usd")}
+        tokens = _tokens(data.get("tokens")) or {}
+        found = {f"{name}_tokens": value for name, value in tokens.items()} | {"cost_usd": data.get("cost_usd")}
         more = False
         for name, value in found.items():
             if name in _USAGE and _counts(value):

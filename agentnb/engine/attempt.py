@@ -62,7 +62,7 @@ class Plan:
 
     `answers`: the channel goes both ways.
 
-    `parsing`: takes stdout instead of the output.
+    `on_sample`: sees what is read for the limits. `parsing`: takes stdout instead of the output.
     """
 
     argv: list[str]
@@ -78,6 +78,7 @@ class Plan:
     on_report: Callable[[Json], None] | None = None
     answers: bool = False
     limits: LimitWatch | None = None
+    on_sample: Callable[[Sample], None] | None = None
     parsing: Parsing | None = None
     early: list[EarlyInput] = field(default_factory=list)
 
@@ -203,9 +204,11 @@ class Attempt:
         return Limited(watch.flags, watch.descriptors, watch.group.joins if watch.group else (), self._on_sample)
 
     def _on_sample(self, *readings: Any) -> None:
-        watch = self._plan.limits
-        if watch is not None and (why := watch.check(Sample(*readings))) is not None:
+        watch, sample = self._plan.limits, Sample(*readings)
+        if watch is not None and (why := watch.check(sample)) is not None:
             self.stop(why)
+        if self._plan.on_sample is not None:
+            self._plan.on_sample(sample)
 
     def _open_pipes(self, fds: list[int]) -> tuple[list[int], dict[str, str]]:
         """Fill `fds` with the child's ends; return which numbers those after 0, 1 and 2 get, and the child's variables."""

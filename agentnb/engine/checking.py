@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agentnb.engine import checks
 from agentnb.engine.attempt import Plan
 from agentnb.engine.capture import Output
-from agentnb.engine.outcome import Outcome
+from agentnb.engine.outcome import Outcome, signal_name
 from agentnb.engine.work import CheckPlan
 from agentnb.events import Json
 
@@ -111,4 +111,6 @@ class Checking:
             return ended.stop.message, said
         if ended.exit is None:
             return str(ended.failure), said
+        if ended.exit.signal is not None:
+            return f"it was ended by signal {signal_name(ended.exit.signal)}", said
         return (None if ended.exit.status == 0 else f"it ended with {ended.exit.exit_code}"), said

@@ -88,6 +88,7 @@ class Client:
         self._env_id = 0
         self._log: IO[bytes] | None = None
         self._spawner = -1
+        self._spawner_pid = 0
         self.alive = True
         self.trouble: dict[str, str] = {}
         self.budgets: dict[str, BudgetSpent] = {}
@@ -305,8 +306,17 @@ class Client:
             signal.pidfd_send_signal(self._spawner, signo)
 
     def _spawner_is_late(self, why: str) -> None:
-        self._signal_spawner(signal.SIGKILL)  # the recovery of the history ends what it had
+        if self._is_orphan():  # else its supervisor lives, and only this connection to it is lost
+            self._signal_spawner(signal.SIGKILL)  # the recovery of the history ends what it had
         self._spawner_ended(why)
+
+    def _is_orphan(self) -> bool:
+        """Whether the spawner has lost its supervisor, too."""
+        try:
+            words = Path(f"/proc/{self._spawner_pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return False
+        return self.ready.done() and self.ready.exception() is None and int(words[1]) != self.ready.result()
 
     def _spawner_ended(self, why: str) -> None:
         self._watch_spawner(0)
@@ -320,7 +330,7 @@ class Client:
             self._spawner = -1
         if pid:
             with suppress(OSError):  # it has ended
-                self._spawner = os.pidfd_open(pid)
+                self._spawner, self._spawner_pid = os.pidfd_open(pid), pid
 
     def _tell_of_the_end(self, why: str) -> None:
         listeners = list(self._listeners.values())

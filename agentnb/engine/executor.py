@@ -25,16 +25,19 @@ from agentnb.engine.process import SpawnerDied
 from agentnb.engine.spawned import Spawned
 from agentnb.engine.stop import Stop
 from agentnb.engine.work import RetryPlan, Work
-from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted
+from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, StepFinished, StepStarted, UsageSample
 from agentnb.history.store import Store
 from agentnb.ids import new_id
 
 if TYPE_CHECKING:
+    from agentnb.engine.limits import Sample
     from agentnb.engine.replay import Replay
     from agentnb.engine.workspace import Place
 
 #: At most this many different warnings are kept of one run: an agent can cause any number.
 MAX_WARNINGS = 100
+#: So often at most who watches a run hears what it uses.
+_SAMPLE_S = 1.0
 
 
 class Execution:
@@ -70,6 +73,7 @@ class Execution:
         self._keeping: Keeping | None = None
         self.abandoned = False
         self.watched = False
+        self._told_at = 0.0
 
     @property
     def stopping(self) -> Stop | None:
@@ -296,6 +300,12 @@ class Execution:
             on_data=lambda stream, data: self.host.output(self.run_id, stream, data) if self.watched else None,
             on_limit=self.too_much_output,
         )
+
+    def sampled(self, sample: Sample) -> None:
+        """Its tree was read, ten times a second: who watches it hears of some of that."""
+        if self.watched and sample.at - self._told_at >= _SAMPLE_S:
+            self._told_at = sample.at
+            self.host.tell(UsageSample(self.run_id, sample.at, sample.cpu_s, sample.memory))
 
     def too_much_output(self, size: int) -> None:
         """It printed more than its limit allows."""

@@ -23,6 +23,9 @@ class Host(Protocol):
     def emit(self, event: Message) -> None:
         """Record an event and pass it on."""
 
+    def stop_launched(self, run_id: str, why: Stop) -> None:
+        """End what the run's coroutine launched."""
+
     def tell(self, message: Message) -> None:
         """Send a signal to the client."""
 

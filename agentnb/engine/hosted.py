@@ -68,6 +68,8 @@ class Hosted:
         if not self._started or self._of.agent.hosted_done or stop.status == "interrupted":
             return
         self._over = asyncio.get_running_loop().create_future()
+        child = Stop("cancelled", "cancelled", f"the run that launched it was ended: {stop.message}", grace_s=stop.grace_s)
+        self._of.host.stop_launched(self._of.run_id, child)
         self._of.tell(HostCancel(self._of.run_id, stop.message))
         grace = self._of.work["grace_s"]
         await asyncio.wait([self._over], timeout=grace)

@@ -68,14 +68,15 @@ def judge(ended: Ended, expected: int = 0) -> Outcome:
     elif ended.overdue:
         pass  # the way it was ended says nothing of its result
     elif outcome.signal is not None:
-        outcome.fail("execution_failed", f"it was ended by signal {_signal_name(outcome.signal)}", "signalled", signal=outcome.signal)
+        outcome.fail("execution_failed", f"it was ended by signal {signal_name(outcome.signal)}", "signalled", signal=outcome.signal)
     elif outcome.exit_code != expected:
         wanted = f", not {expected} as expected" if expected else ""
         outcome.fail("execution_failed", f"it exited with code {outcome.exit_code}{wanted}", "non_zero_exit")
     return outcome
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """A signal for people, such as ``9 (SIGKILL)``."""
     try:
         return f"{number} ({signal.Signals(number).name})"
     except ValueError:

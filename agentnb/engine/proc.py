@@ -1,4 +1,4 @@
-# ruff: noqa: PTH208 - pathlib would make the spawner bigger
+# ruff: noqa: SIM105 - contextlib would make the spawner bigger
 """What /proc says of processes. Imported by the spawner: nothing heavier than `os` may be imported here."""
 
 from __future__ import annotations
@@ -118,6 +118,14 @@ def fds_of(pid: int, place: str = "") -> int:
         return len(_insisting(os.listdir, f"{place or f'/proc/{pid}'}/fd"))
     except OSError:
         return 0
+
+
+def send_signal(pid: int, signo: int) -> None:
+    """Send it, unless the process has ended meanwhile."""
+    try:
+        os.kill(pid, signo)
+    except OSError:
+        pass
 
 
 class Kept:

@@ -33,9 +33,10 @@ _FORGET_S = 0.05
 #: How many files this process may open as it was started; commands get the same.
 _NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)
 #: A spawner that owes an answer and says nothing is looked at so often. It is sent SIGCONT after so many looks, in case that somebody
-#: stopped it, and SIGKILL after more; when all that it owes is a start (from a file system that hangs?), after many more.
+#: stopped it, and SIGKILL after more; after many more while it works (on a machine that has no time for it), or when all that it owes
+#: is a start (from a file system that hangs).
 TICK_S = 1.0
-_CONTINUE, _KILL, _KILL_STARTING = 2, 5, 30
+_CONTINUE, _KILL, _KILL_LATE = 2, 5, 30
 #: When it is to end it kills what is left; this long that may take.
 _END_S = 10.0
 #: Numbers of commands and questions: those of one spawner are not used again by its successor, since commands are marked with them.
@@ -239,7 +240,7 @@ class Spawner:
         self._silent += 1
         if self._silent == _CONTINUE:
             os.kill(self.pid, signal.SIGCONT)
-        elif self._silent >= (_KILL if self._asked else _KILL_STARTING):
+        elif self._silent >= (_KILL if self._asked and not _works(self.pid) else _KILL_LATE):
             os.kill(self.pid, signal.SIGKILL)
         self._loop.call_later(TICK_S, self._tick)
 
@@ -348,6 +349,11 @@ class Spawner:
                 future.exception()  # whoever waits sees it; nobody waiting is fine too
         self._asked.clear()
         self._on_death()
+
+
+def _works(pid: int) -> bool:
+    """Whether a process is not stopped and does not wait."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
 
 
 def _fork_spawner(sock: socket.socket, stamp: int) -> int:

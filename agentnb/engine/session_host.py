@@ -61,6 +61,10 @@ class SessionHost:
         self.tell(RunQueued(run))
         self.launch(run, work)
 
+    def stop_launched(self, run_id: str, why: Stop) -> None:
+        """End what the run's coroutine launched."""
+        self._supervisor.stop_launched(run_id, why)
+
     def tell(self, message: Message) -> None:
         """Send a signal to the client that launched it."""
         self._supervisor.peers.first.send([message])

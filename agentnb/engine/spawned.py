@@ -67,6 +67,7 @@ class Spawned:
             on_report=self._of.report if work.get("channel") else None,
             answers=work.get("children", False),
             limits=LimitWatch.of(f"{self._of.run_id}-{number}", bounds) if (bounds := work.get("limits")) else None,
+            on_sample=self._of.sampled,
             parsing=parsing,
         )
         try:

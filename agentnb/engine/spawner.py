@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH113, PTH118, PTH120, SIM105
+# ruff: noqa: PTH100, PTH120, SIM105
 # (pathlib and contextlib would make this process bigger)
 """The spawner: the small process that is the parent of all commands.
 
@@ -34,14 +34,15 @@ import resource
 import select
 import sys
 import time
-from errno import ECONNRESET, EMFILE, EMSGSIZE, ENOENT, ENOEXEC, ENOTCONN, EPIPE
+from errno import ECONNRESET, EMFILE, EMSGSIZE, ENOEXEC, ENOTCONN, EPIPE
 
 if __name__ == "__main__":  # run by path, isolated: nothing else puts the package on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from agentnb import lineage
+from agentnb.engine.finding import find_program
 from agentnb.engine.joining import Joined
-from agentnb.engine.proc import Kept, children_of, environ_of, is_live, read_file, relief, stat_of
+from agentnb.engine.proc import Kept, children_of, environ_of, is_live, read_file, relief, send_signal, stat_of
 from agentnb.engine.sampler import PERIOD_S, REPORT, Room, Tree
 
 TYPE_CHECKING = False  # the typing module would make this process bigger
@@ -70,22 +71,6 @@ CATCHING_UP_S = 0.2
 #: Errors of the socket that mean that nobody is at its other end.
 GONE = frozenset({EPIPE, ECONNRESET, ENOTCONN})
 CROWDED_S = 0.01
-
-
-def find_program(name: str, env: Mapping[str, str], cwd: str) -> str:
-    """The path to execute for `name`, searched in PATH of the child's own environment. Raises FileNotFoundError."""
-    if "/" in name:
-        return name if name.startswith("/") else os.path.join(cwd, name)
-    denied = None
-    for folder in env.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":"):
-        path = os.path.join(cwd, folder or ".", name)
-        if os.path.isfile(path):
-            if os.access(path, os.X_OK):
-                return path
-            denied = path
-    if denied:
-        raise PermissionError(13, "not executable", denied)
-    raise FileNotFoundError(ENOENT, "no such program on PATH", name)
 
 
 class Spawner:
@@ -341,7 +326,18 @@ class Spawner:
         if self.behind:
             return [0]
         self.adopt()
+        if self.nobodys:
+            self.claim(key)
         return [pid for pid, owner in self.adopted.items() if owner == key and is_live(pid)][:MOST_PIDS]
+
+    def claim(self, key: int) -> None:
+        """Orphans of unknown origin fall to the last of the runs that they may have come from, and are told to end."""
+        others = {*self.mains.values(), *self.adopted.values()} - {key}
+        for pid, keys in list(self.nobodys.items()):
+            if key in keys and not keys & others:
+                del self.nobodys[pid]
+                self.adopted[pid] = key
+                send_signal(pid, SIGTERM)
 
     def add_up(self, key: int, cpu: float, rss: int, read: int | None, written: int | None) -> None:
         """Add what an orphan used to what the next packet tells: a storm of them shall not become a flood of answers."""
@@ -473,14 +469,6 @@ def let_go() -> None:
             if not os.waitpid(-1, os.WNOHANG)[0]:
                 return
     except ChildProcessError:
-        pass
-
-
-def send_signal(pid: int, signo: int) -> None:
-    """Send it, unless the process has ended meanwhile."""
-    try:
-        os.kill(pid, signo)
-    except OSError:
         pass
 
 

@@ -77,6 +77,7 @@ class Supervisor:
         self._id = new_id()
         self.detached = detached
         self._of_run: dict[str, SessionHost] = {}
+        self._launched: dict[str, list[str]] = {}  # run -> those that its coroutine launched
         self._closing = False
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._stamp = stamp_of(self._id)
@@ -155,8 +156,16 @@ class Supervisor:
     def forget(self, run_id: str) -> None:
         """The run is over."""
         self._of_run.pop(run_id, None)
+        if self._launched:
+            self._launched.pop(run_id, None)
         self.budgets.leave(run_id)
         self._loop.call_soon(self._stop_if_unneeded)
+
+    def stop_launched(self, parent: str, why: Stop) -> None:
+        """A coroutine is ended: end what it launched in any session, whether it waits for it or not."""
+        for run_id in self._launched.get(parent, ()):
+            if (session := self._of_run.get(run_id)) is not None:
+                session.stop(run_id, why)
 
     def _peer_gone(self, peer: Peer) -> None:
         self.watching.leave(peer)
@@ -254,6 +263,8 @@ class Supervisor:
             peer.send([RunFinished(message.run["id"], "failed", error=error)])
             return
         self._of_run[message.run["id"]] = session
+        if (parent := message.run.get("parent_run_id")) is not None:
+            self._launched.setdefault(parent, []).append(message.run["id"])
         session.launch(message.run, message.work)
 
     def _on_cancel(self, _: Peer, message: requests.Cancel) -> None:

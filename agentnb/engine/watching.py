@@ -137,5 +137,5 @@ class Watching:
 
 
 def _send(peers: Sequence[Peer], messages: Sequence[Message]) -> None:
-    for peer in peers:
+    for peer in list(peers):  # one that turns out to be gone leaves
         peer.send(messages)

@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Need] = {
     "replay": Need(None, None, None),
     "local_model": Need(None, 320 * _MB, 100.0),
     "openai_compatible": Need(None, 64 * _MB, 5.0),
+    "a2a": Need(None, 96 * _MB, 5.0),
 }
 
 _RUNS = """SELECT run_s, peak_memory_bytes, cpu_s FROM runs

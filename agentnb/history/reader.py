@@ -134,8 +134,8 @@ def read_last_steps(root: Path, run_id: str, most: int) -> tuple[list[Record], i
 
 #: More than this of a step's input or output no view shows.
 _BRIEF = 2000
-_BRIEF_STEPS = f"""SELECT id, parent_id, kind, name, status, started_at, finished_at, run_s, exit_code, input_tokens, output_tokens, cost_usd,
-    substr(input, 1, {_BRIEF}) AS input, substr(output, 1, {_BRIEF}) AS output,
+_BRIEF_STEPS = f"""SELECT id, parent_id, kind, name, status, started_at, finished_at, run_s, exit_code, input_tokens, output_tokens,
+    cost_usd, substr(input, 1, {_BRIEF}) AS input, substr(output, 1, {_BRIEF}) AS output,
     substr(json_extract(error, '$.message'), 1, {_BRIEF}) AS error FROM steps WHERE run_id = ?"""  # noqa: S608 - no text of anybody
 
 

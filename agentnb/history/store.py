@@ -31,7 +31,7 @@ DATABASE = "history.db"
 BUSY_MS = 10_000
 #: The write-ahead log is copied into the database when it has so many pages of 4 KiB: less often than by default, as pages come again.
 CHECKPOINT_PAGES = 4000
-CACHE_KIB = 8_000
+CACHE_KIB = 4_000
 #: A writer that serves others meanwhile waits for another's lock this long, and tries again later; at its end it waits longer.
 OWNER_BUSY_MS, LAST_BUSY_MS = 20, 3_000
 

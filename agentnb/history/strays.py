@@ -49,7 +49,7 @@ def end_strays(run_ids: Collection[str], stamp: int = 0) -> list[int]:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
 
 
 def _belongs(pid: int, wanted: Collection[bytes], stamp: int) -> bool:

@@ -32,6 +32,7 @@ ORDER = ("running", "cancelling", "pending", "failed", "timeout", "interrupted",
 MAX_VALUE = 120
 #: A parameter in a table, where several share a line.
 _CELL_VALUE = 40
+_BARS = "▁▂▃▄▅▆▇█"
 _INDEX = re.compile(r" \[\d{1,9}\]\Z")
 #: How many runs must have ended before the rest is estimated by them.
 _ENOUGH = 2
@@ -163,6 +164,7 @@ def facts(run: RunSnapshot) -> list[tuple[str, str]]:
         ("exit", "" if run.exit_code is None else str(run.exit_code)),
         ("CPU", duration(run.cpu_s)),
         ("peak memory", size(run.peak_memory_bytes)),
+        *_now(run),
         ("model", short(run.model or "", 40)),
         ("turns", number(run.turns)),
         ("tokens in / out", "" if run.input_tokens is None and run.output_tokens is None else tokens),
@@ -171,6 +173,26 @@ def facts(run: RunSnapshot) -> list[tuple[str, str]]:
         ("output", size(run.stdout_bytes + run.stderr_bytes) if run.stdout_bytes + run.stderr_bytes else ""),
     ]
     return [(label, text) for label, text in rows if text]
+
+
+def sparkline(values: Sequence[float], most: int = 16) -> str:
+    """The last values as bars, ``▁▃▇``, from zero to the highest."""
+    shown = list(values)[-most:]
+    top = max(shown, default=0)
+    return "".join(_BARS[min(int(len(_BARS) * value / top), len(_BARS) - 1)] if top > 0 else _BARS[0] for value in shown)
+
+
+def load(run: RunSnapshot) -> str:
+    """What a run uses now, in short: ``▁▃▇ 48.0 MiB``; "" where it is not read."""
+    return f"{sparkline(run.memories, 8)} {size(run.memories[-1])}" if run.memories and not run.done else ""
+
+
+def _now(run: RunSnapshot) -> list[tuple[str, str]]:
+    """What a run that goes on uses now."""
+    if run.done or not run.memories:
+        return []
+    cpu = f"{sparkline(run.cpu_percents)} {run.cpu_percents[-1]:.0f} %" if run.cpu_percents else ""
+    return [("CPU now", cpu), ("memory now", f"{sparkline(run.memories)} {size(run.memories[-1])}")]
 
 
 def step_used(step: StepSnapshot) -> str:

@@ -20,7 +20,7 @@ from agentnb.notebook.verbs import Verbs
 #: Options of the magic itself.
 OWN = {"as": Option("as"), "session": Option("session"), "wait": Option("wait", "flag")}
 #: The field of a spec that the cell's body is, whichever it has.
-_BODIES = ("command", "prompt", "argv", "path")
+_BODIES = ("command", "prompt", "message", "argv", "path")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ class Batch:
         """
         run_id, target, mask = new_id(), target_of(spec), self._mask(spec)
         display = spec.shown(mask)
-        work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id, known=self._workspaces)
+        known = self._workspaces
+        work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id, known=known)
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,

@@ -25,10 +25,12 @@ from agentnb.events import (
     StepFinished,
     StepStarted,
     UsageReported,
+    UsageSample,
 )
 from agentnb.notebook.aftermath import look_up
 from agentnb.notebook.budget import Budget, budget_at
 from agentnb.notebook.hosting import Hosted, Make
+from agentnb.notebook.load import Load
 from agentnb.notebook.reading import OutputReader, log_record
 from agentnb.notebook.snapshot import RunSnapshot, Segment
 from agentnb.notebook.step_feed import StepFeed
@@ -53,8 +55,9 @@ class LiveRun:
     detached = False
 
     __slots__ = (
-        "_attempt", "_cancelling", "_final_tail", "_hosted", "_notes", "_observer", "_run", "_started", "_steps", "_tail", "_tail_chars",
-        "_usage", "_waits", "_watchers", "client", "ended", "final", "grace_s", "id", "name", "output", "status", "tail_seq", "version",
+        "_attempt", "_cancelling", "_final_tail", "_hosted", "_load", "_notes", "_observer", "_run", "_started", "_steps", "_tail",
+        "_tail_chars", "_usage", "_waits", "_watchers", "client", "ended", "final", "grace_s", "id", "name", "output", "status",
+        "tail_seq", "version",
     )  # fmt: skip
 
     def __init__(self, client: Client, root: Path, run: Json, *, grace_s: float, hosted: Make | None = None) -> None:
@@ -84,6 +87,7 @@ class LiveRun:
         self._tail_chars = 0
         self._final_tail: tuple[Segment, ...] | None = None
         self._steps: StepFeed | None = None
+        self._load: Load | None = None
         self._watchers = 0
 
     @property
@@ -179,9 +183,8 @@ class LiveRun:
                 self._add_tail(event)
             case UsageReported():
                 self._usage = event
-            case StepStarted() | StepFinished():
-                if self._steps is not None:
-                    self._steps.on_event(event)
+            case UsageSample() | StepStarted() | StepFinished():
+                self._look(event)
             case RunRetrying():
                 self._attempt = event.attempt
                 self._waits = (event.at / 1e6 + event.delay_s, waiting(event))
@@ -190,6 +193,13 @@ class LiveRun:
             case HostCancel() if self._hosted is not None:
                 self._hosted.cancel()
         self.version = next(_versions)
+
+    def _look(self, event: UsageSample | StepStarted | StepFinished) -> None:
+        """What only who watches the run is told."""
+        if isinstance(event, UsageSample):
+            self._load = (self._load or Load()).taken(event)
+        elif self._steps is not None:
+            self._steps.on_event(event)
 
     def on_lost(self, message: str) -> None:
         """The supervisor is gone: because it died, or because it was done. The history, not the loss, says what became of the run."""
@@ -279,6 +289,7 @@ class LiveRun:
             note=self._waits[1] if final is None and time.time() < self._waits[0] else "",
             turns=usage.turns if usage else None,
             model=usage.model if usage else None,
+            **(self._load.shown() if self._load else {}),
         )
 
     def _last_output(self, final: RunFinished) -> tuple[Segment, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentnb.absent import OPTIONS
 from agentnb.agents.jsonable import clean, jsonable
+from agentnb.data import field_names
 from agentnb.errors import ConfigError
 from agentnb.execution import ExecutionConfig
 from agentnb.notebook.budget import OPTIONS as BUDGETS
@@ -39,11 +40,13 @@ def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[Launc
 
     `also`: names that the caller takes itself, for its suggestions.
     """
-    check_names("launch", options, [*RECORD, *ExecutionConfig.model_fields], also)
+    if not options:
+        return LaunchOptions(), _PLAIN
+    check_names("launch", options, [*RECORD, *field_names(ExecutionConfig)], also)
     config = {name: value for name, value in options.items() if name not in RECORD}
     given = LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags")))
     given.detach = _flag("detach", options.get("detach", False))
-    given.budget = bounds_of(options) if options else None
+    given.budget = bounds_of(options)
     return given, ExecutionConfig(**config) if config else _PLAIN
 
 

@@ -49,13 +49,19 @@ def _times(run: RunSnapshot) -> Json:
 def row_state(run: RunSnapshot, position: int) -> list[Any]:
     """What a row of the table shows, in the order of view_table.js: there may be thousands of them, so no names go with them.
 
-    Id, position, name, parameters, status, started, elapsed, seconds it took, error, last output.
+    Id, position, name, parameters, status, started, elapsed, seconds it took, error, last output, what it uses now.
     """
     started = None if run.done else run.started_at
     took = round(run.elapsed_s, 3) if run.done and run.elapsed_s is not None and figures.duration(run.elapsed_s) else None
     times = (round(started, 2) if started is not None else None, figures.duration(run.elapsed_s) if run.done else "", took)
     name, status = figures.title(run, 80), figures.short(run.status, 20)
-    return [run.id, position, name, figures.params_line(run), status, *times, figures.short(run.error or "", 200), figures.latest(run, 160)]
+    said = (
+        figures.short(run.error or "", 200),
+        figures.latest(run, 160),
+        figures.load(run),
+        run.memories[-1] if run.memories and not run.done else None,
+    )
+    return [run.id, position, name, figures.params_line(run), status, *times, *said]
 
 
 def head_state(group: GroupSnapshot) -> Json:

@@ -174,7 +174,7 @@ class Picture:
     def _row(self, run: RunSnapshot, position: int) -> list[Any]:
         """The row of `run`: the one from before when nothing that a row shows has changed."""
         took = run.elapsed_s if run.done else None
-        key = (position, run.name, run.status, run.error, run.note, run.started_at, took, run.tail_seq, len(run.tail))
+        key = (position, run.name, run.status, run.error, run.note, run.started_at, took, run.tail_seq, len(run.tail), *run.memories[-1:])
         known = self._keys.get(run.id)
         if known == key and run.id in self.rows:
             return self.rows[run.id]

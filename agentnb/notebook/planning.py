@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from agentnb import requests, wire
 from agentnb.agents.compile import compile_work, target_of
 from agentnb.agents.fill import fill
-from agentnb.engine.spawner import find_program
+from agentnb.engine.finding import find_program
 from agentnb.engine.work import Work
 from agentnb.errors import AgentnbError
 from agentnb.execution import AnySpec, ExecutionConfig, Handler

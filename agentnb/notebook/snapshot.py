@@ -46,7 +46,8 @@ class RunSnapshot:
 
     `status`: a states.RunStatus value, or ``cancelling`` from the click until the run has ended. `replay_of`: the recorded run's id, of
     a replay. `note`: what it waits for between two attempts. `turns`: answers of its model. `steps`: those that are known, in the order in
-    which they began, with `steps_cut` more before them; only where one run is looked at.
+    which they began, with `steps_cut` more before them; only where one run is looked at. `cpu_percents`
+    (100: one core), `memories` (bytes): the latest samples, about one a second, while it runs and where its tree is read for its limits.
     """
 
     id: str
@@ -80,6 +81,8 @@ class RunSnapshot:
     model: str | None = None
     steps: Sequence[StepSnapshot] = ()
     steps_cut: int = 0
+    cpu_percents: Sequence[float] = ()
+    memories: Sequence[int] = ()
 
     @property
     def done(self) -> bool:

@@ -10,6 +10,8 @@ from agentnb.commands import Python, Spec
 from agentnb.errors import ConfigError
 from agentnb.execution import AnySpec, ExecutionConfig
 
+_options: dict[type[Spec], frozenset[str]] = {}
+
 
 def spec_of(target: AnySpec | Callable[..., Any]) -> AnySpec:
     """The target as a spec; a function as nb.Python. Raises ConfigError for what is none, with what to write instead."""
@@ -25,6 +27,8 @@ def spec_of(target: AnySpec | Callable[..., Any]) -> AnySpec:
     raise ConfigError(f"launch: {target!r} is no target; write {hint}, or pass a Python function")
 
 
-def fields_of(cls: type[Spec]) -> set[str]:
-    """Those fields of a spec that are options of its launch."""
-    return set(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type", "command", "argv", "prompt"}
+def fields_of(cls: type[Spec]) -> frozenset[str]:
+    """Those fields of a spec that are options of its launch; looked up once, for each launch asks."""
+    if cls not in _options:
+        _options[cls] = frozenset(cls.model_fields) - set(ExecutionConfig.model_fields) - {"type", "command", "argv", "prompt"}
+    return _options[cls]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentnb.a2a import A2A
 from agentnb.commands import Command, Python, Shell, Spec, Test
 from agentnb.notebook.handles import RunHandle
 from agentnb.programs import Claude
@@ -61,6 +62,15 @@ class Verbs:
         and tool calls, and ``run.reply("...")`` goes on. Raises RuntimeUnavailable, with what to install, when the program is missing.
         """
         return self._launch_spec(Claude, prompt, options)
+
+    def a2a(self, url: str, message: str | None = None, **options: Any) -> RunHandle:
+        """Give the A2A agent at `url` a task (see A2A for `data`, `api_key`, `headers`, `output_modes` ...). Options: see `launch`.
+
+        What it says comes to stdout as it is said; its artifacts become the run's, and the last one, or its last message, is the `output`.
+        Cancelling the run cancels the task. An agent that asks back ends the run, and ``run.reply("...")`` answers. Raises
+        RuntimeUnavailable, with what to install, when the SDK is missing.
+        """
+        return self._launch_spec(A2A, url, {"message": message} | options)
 
     def local(self, prompt: str, **options: Any) -> RunHandle:
         """Ask the local model (see LocalModel for `system`, `messages`, `temperature`, `seed`, `json_schema` ...). Options: see `launch`.

@@ -6,9 +6,9 @@ const SEE_MS = 200;
 const SMALL = 6;
 const natural = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
-function rowOf([id, i, name, params, status, started, elapsed, took, error, last]) {
+function rowOf([id, i, name, params, status, started, elapsed, took, error, last, load, memory]) {
   const index = / \[\d+\](?: \(replay\))?$/.exec(name)?.[0] || "";
-  const data = { id, i, name, params, status, started, elapsed, took, error, last, done: isDone(status) };
+  const data = { id, i, name, params, status, started, elapsed, took, error, last, load, memory, done: isDone(status) };
   return { ...data, stem: name.slice(0, name.length - index.length), index: index.trim() };
 }
 
@@ -18,6 +18,7 @@ const COLUMNS = [
   { key: "name", label: "Run", of: (row) => row.name },
   { key: "params", label: "Parameters", of: (row) => row.params },
   { key: "elapsed", label: "Elapsed", of: (row, now) => row.took ?? (row.started ? now - row.started : -1) },
+  { key: "load", label: "Memory", of: (row) => row.memory ?? -1 },
   { key: "last", label: "Last output", of: (row) => row.error || row.last },
   { key: "cancel", label: "" },
 ];
@@ -41,10 +42,11 @@ class Row {
     this.toggle.addEventListener("keydown", (event) => table.key(event, this.data.id));
     this.params = untrusted("td", "anb-cell-params");
     this.elapsed = el("td", "anb-cell-elapsed");
+    this.load = el("td", "anb-cell-load");
     this.last = untrusted("td", "anb-cell-last");
     this.cancelButton = button("anb-quiet anb-row-cancel", "✕", () => view.cancel([this.data.id]));
     this.node = el("tr", "anb-row", el("td", "anb-cell-pick", this.box), el("td", "anb-cell-status", this.pill.node));
-    this.node.append(el("td", "anb-cell-name", this.toggle), this.params, this.elapsed, this.last);
+    this.node.append(el("td", "anb-cell-name", this.toggle), this.params, this.elapsed, this.load, this.last);
     this.node.append(el("td", "anb-cell-cancel", this.cancelButton));
     this.node.addEventListener("click", () => {
       if (!String(getSelection())) view.toggle(this.data.id);
@@ -59,6 +61,7 @@ class Row {
     this.toggle.title = data.name;
     setText(this.params, data.params);
     this.params.title = data.params;
+    setText(this.load, data.load);
     setText(this.last, data.error || data.last);
     this.last.title = data.error || data.last;
     this.last.classList.toggle("anb-bad", Boolean(data.error) && data.status !== "cancelled");
@@ -174,7 +177,7 @@ class RunTable {
     rows.sort((a, b) => a.i - b.i);
     if (of) {
       const keyed = rows.map((row) => [of(row, now), row]);
-      const compare = this.sorted.key === "elapsed" ? (a, b) => a - b : (a, b) => natural.compare(a, b);
+      const compare = ["elapsed", "load"].includes(this.sorted.key) ? (a, b) => a - b : (a, b) => natural.compare(a, b);
       keyed.sort(([a], [b]) => (this.sorted.down ? compare(b, a) : compare(a, b)));
       this.order = keyed.map(([, row]) => row.id);
     } else this.order = rows.map((row) => row.id);
@@ -316,7 +319,9 @@ class RunTable {
     this.toolbar.hidden = small && !this.words.length && !this.states.size;
     const plain = small || this.view.item?.done === true;
     this.table.classList.toggle("anb-no-pick", plain);
-    const hidden = plain + this.table.classList.contains("anb-no-params"); // a cell that spans columns which are not there would make some
+    const loads = [...this.shown.values()].some((row) => row.data.load);
+    this.table.classList.toggle("anb-no-load", !loads);
+    const hidden = plain + !loads + this.table.classList.contains("anb-no-params"); // a cell that spans columns which are not there would make some
     for (const cell of [this.detailRow.cells[0], this.above.cell, this.below.cell]) cell.colSpan = COLUMNS.length - hidden;
     this.scroller.hidden = !order.length;
     this.none.hidden = order.length > 0 || !all.size;

@@ -74,7 +74,7 @@ class ChatServer:
         head, body = _read(connection)
         lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-        self.requests.append((lines[0], headers, json.loads(body)))
+        self.requests.append((lines[0], headers, json.loads(body or b"{}")))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if callable(answer):
             answer(connection)
@@ -92,7 +92,7 @@ def _read(connection: socket.socket) -> tuple[str, bytes]:
     while b"\r\n\r\n" not in data:
         data += _some(connection)
     head, _, body = data.partition(b"\r\n\r\n")
-    size = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+    size = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0)
     while len(body) < size:
         body += _some(connection)
     return head.decode(), body

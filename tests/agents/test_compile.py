@@ -81,9 +81,9 @@ def test_the_record_of_a_target_is_json() -> None:
         target = target_of(spec)
         assert json.loads(json.dumps(target.spec)) == target.spec
         assert target.spec["type"] == spec.type
-        assert target.display
+        assert spec.display
     assert target_of(nb.Python(len, [])).spec["function"] == "builtins.len"
-    assert target_of(nb.Command(["a b", "c"])).display == "'a b' c"
+    assert nb.Command(["a b", "c"]).display == "'a b' c"
 
 
 def test_checks_are_planned_and_those_that_cannot_be_made_are_refused() -> None:

@@ -69,7 +69,7 @@ def test_json_by_schema_is_parsed() -> None:
 
 @needs_model
 def test_json_that_max_tokens_cut_is_a_clear_error_and_stays_in_stdout() -> None:
-    child = ask("Ann is 30.", json_schema=SCHEMA, max_tokens=3)
+    child = ask("Ann is 30.", json_schema=SCHEMA, max_tokens=3, temperature=0)
     (error,) = child.all("error")
     assert (child.code, error["kind"]) == (1, "validation_error")
     assert "cut at max_tokens=3" in error["message"]

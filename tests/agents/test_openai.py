@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentnb as nb
-from agentnb.agents import openai, openai_child, sse
+from agentnb.agents import openai, refusals, sse
 from agentnb.agents.adapters import Asked, Finished
 from agentnb.agents.openai import OPENAI_COMPATIBLE, is_loopback
 from agentnb.errors import ConfigError, RuntimeUnavailable, TemplateError
@@ -256,13 +256,13 @@ def test_addresses_of_this_machine_are_known(url: str, yes: bool) -> None:
 )
 def test_the_headers_of_a_limit_are_understood(headers: dict[str, str], seconds: float | None) -> None:
     now = 1_000_000_000.0
-    found = openai_child.resets(headers, now)
+    found = refusals.resets(headers, now)
     assert found == (None if seconds is None else pytest.approx(now + seconds))
 
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset"]), st.text(max_size=20)))
 def test_nonsense_about_a_limit_is_no_fault(headers: dict[str, str]) -> None:
-    found = openai_child.resets(headers, 1e9)
+    found = refusals.resets(headers, 1e9)
     assert found is None or 1e9 <= found <= 1e9 + 367 * 86_400
 
 

@@ -93,10 +93,11 @@ class Lab:
             text = answer.read()
         return json.loads(text) if text else None
 
-    def end_kernels(self) -> None:
-        """End every kernel: those of pages that are closed would slow down the rest."""
-        for kernel in self.ask("api/kernels"):
-            self.ask(f"api/kernels/{kernel['id']}", "DELETE")
+    def end_kernel(self, name: str) -> None:
+        """End the kernel of this notebook."""
+        for session in self.ask("api/sessions"):
+            if session["path"] == name:
+                self.ask(f"api/sessions/{session['id']}", "DELETE")
 
     def saved(self, name: str) -> Any:
         """The notebook as it is on disk."""
@@ -248,33 +249,60 @@ _STAGE = """cells => {
 Open = Callable[..., Book]
 
 
-@pytest.fixture(scope="module")
-def open_book(lab: Lab, browser: Browser) -> Iterator[Open]:
-    """Give a notebook with the given cells; `theme`, `width` and `height` as asked.
+class Books:
+    """Notebooks that are open in pages of their own, each kind at most once."""
 
-    To load JupyterLab and start a kernel takes most of a test's time: a page of the same kind that the module has opened gets the cells.
-    """
-    contexts, pool = [], dict[tuple[str, int, int], Book]()
+    def __init__(self, lab: Lab, browser: Browser) -> None:
+        """None is open yet."""
+        self._lab, self._browser = lab, browser
+        self._books: dict[tuple[str, int, int], Book] = {}
+        self._all: list[Book] = []
 
-    def opening(*cells: str, theme: str = "light", width: int = 1100, height: int = 900) -> Book:
-        known = pool.get((theme, width, height))
+    def open(self, *cells: str, theme: str = "light", width: int = 1100, height: int = 900) -> Book:
+        """A notebook with these cells: to load JupyterLab and start a kernel takes most of a test's time, so one that is open gets them."""
+        known = self._books.get((theme, width, height))
         if known is not None and not known.spent:
             known.stage(*cells)
             return known
-        name = lab.write(*cells)
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if theme == "dark" else "light")
-        contexts.append(context)
+        lab, name = self._lab, self._lab.write(*cells)
+        context = self._browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if theme == "dark" else "light"
+        )
         page = context.new_page()
         book = Book(page, lab, name)
+        self._all.append(book)
         page.on("pageerror", lambda error: book.errors.append(str(error)))
         settings = {"raw": json.dumps({"theme": "JupyterLab Dark" if theme == "dark" else "JupyterLab Light", "adaptive-theme": False})}
         lab.ask("lab/api/settings/@jupyterlab/apputils-extension:themes", "PUT", settings)
         page.goto(f"{lab.url}/lab/workspaces/w{lab.opened}/tree/{name}?token={lab.token}")
         book.ready()
-        pool[theme, width, height] = book
+        self._books[theme, width, height] = book
         return book
 
-    yield opening
-    for context in contexts:
-        context.close()
-    lab.end_kernels()
+    def close(self) -> None:
+        """Close their pages and end their kernels, which would slow down the rest."""
+        for book in self._all:
+            book.page.context.close()
+            self._lab.end_kernel(book.name)
+
+
+@pytest.fixture(scope="session")
+def shared_books(lab: Lab, browser: Browser) -> Iterator[Books]:
+    """Pages and kernels for all modules that share theirs."""
+    books = Books(lab, browser)
+    yield books
+    books.close()
+
+
+@pytest.fixture(scope="module")
+def open_book(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Give a notebook with the given cells; `theme`, `width` and `height` as asked.
+
+    Tests of one module share pages and kernels; those of modules that say SHARED do with each other.
+    """
+    if getattr(request.module, "SHARED", False):
+        yield request.getfixturevalue("shared_books").open
+        return
+    books = Books(lab, browser)
+    yield books.open
+    books.close()

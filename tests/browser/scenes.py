@@ -83,6 +83,8 @@ GROUP_200 = (
 group = a_group(*many(200))
 group.group = replace(group.group, budget=Budget("group", {"usd": 5.0}, {"usd": 0.34, "tokens": 0, "time": 0}))
 for i in range(200):
+    if group._runs[f"run-{i}"].status == "running":
+        group.update(f"run-{i}", memories=[(3 + (n * (i + 3)) % 11) << 20 for n in range(20)], cpu_percents=[50.0 + n for n in range(20)])
     if group._runs[f"run-{i}"].status != "pending": group.emit(f"run-{i}", f"step {i}: loss {1/(i+1):.4f}\\n")
 show(group, loop)
 """

@@ -9,6 +9,7 @@ from tests.browser import scenes
 from tests.browser.conftest import Book, Open, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
+SHARED = True
 
 CELLS = {
     "one": scenes.ONE,
@@ -28,7 +29,7 @@ STICKS_OUT = """node => [...node.querySelectorAll('*')].filter(part => part.offs
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_each_kind_of_view_fits_its_page_also_a_narrow_one(open_book: Open, theme: str) -> None:
-    book = open_book(scenes.SETUP, *CELLS.values(), scenes.ENDS, theme=theme, height=1000)
+    book = open_book(scenes.SETUP, *CELLS.values(), scenes.ENDS, theme=theme)
     book.run(0)
     for n, scene in enumerate(CELLS, start=1):
         book.run(n)
@@ -41,10 +42,13 @@ def test_each_kind_of_view_fits_its_page_also_a_narrow_one(open_book: Open, them
         look(book, n, f"{scene}_{theme}")
     if theme == "light":
         book.page.keyboard.press("Control+b")  # JupyterLab's side bar
-        book.page.set_viewport_size({"width": 480, "height": 1000})
+        book.page.set_viewport_size({"width": 480, "height": 900})
         for n, scene in enumerate(CELLS, start=1):
             look(book, n, f"{scene}_narrow")
-        book.page.set_viewport_size({"width": 1100, "height": 1000})
+        book.page.set_viewport_size({"width": 1300, "height": 900})
+        look(book, list(CELLS).index("group_200") + 1, "group_200_wide")
+        book.page.set_viewport_size({"width": 1100, "height": 900})
+        book.page.keyboard.press("Control+b")
     book.run(len(CELLS) + 1)
     for n in (2, 3):
         expect(book.output(n).locator(".anb-s")).to_be_visible(timeout=20_000)

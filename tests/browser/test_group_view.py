@@ -11,6 +11,7 @@ from tests.browser import scenes
 from tests.browser.conftest import Book, Open, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+SHARED = True
 
 SAYS = "from pathlib import Path\nPath('said').write_text(repr({}))"
 

@@ -13,6 +13,7 @@ from tests.browser import scenes
 from tests.browser.conftest import Open, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+SHARED = True
 
 #: Each tells of itself by setting window.owned, or by asking for a page, or by an alert.
 CORPUS = [

@@ -11,6 +11,7 @@ from playwright.sync_api import Dialog, expect
 from tests.browser.conftest import FAKE_SOURCE, Open, wait_until
 
 pytestmark = pytest.mark.browser
+SHARED = True
 
 SETUP = FAKE_SOURCE + "\nfrom agentnb.notebook.display import show\nglobals().get('loop') and loop.stop()\nloop = ThreadLoop()\n"
 LINES = "for i in range(100): source.emit('run-0', f'line {i}\\n')"

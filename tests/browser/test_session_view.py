@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Open
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
+SHARED = True
 
 START = """
     import agentnb as nb

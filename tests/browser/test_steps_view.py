@@ -9,6 +9,7 @@ from tests.browser import scenes
 from tests.browser.conftest import Open
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+SHARED = True
 
 
 def test_steps_come_as_they_happen_and_the_tree_obeys_the_keyboard(open_book: Open) -> None:
@@ -57,12 +58,12 @@ def test_the_steps_of_a_real_agent_are_there_whenever_one_looks(open_book: Open)
         with ctx.step("early", kind="turn"):
             pass
         ctx.log("looked around")
-        while not Path("go").exists(): time.sleep(0.05)
+        while not Path('look-on').exists(): time.sleep(0.05)
         with ctx.step("late", kind="turn"), ctx.step("search", kind="tool", input={"query": "<b>x</b>"}):
-            while Path("go").exists(): time.sleep(0.05)
+            while Path('look-on').exists(): time.sleep(0.05)
     """
     launch = "runs = [session.python(agent, name='agent [0]'), session.python(agent, name='agent [1]')]\nsession"
-    book = open_book(start, launch, "Path('go').touch()", "Path('go').unlink()\n_ = session.wait()", "runs[0]")
+    book = open_book(start, launch, "Path('look-on').touch()", "Path('look-on').unlink()\n_ = session.wait()", "runs[0]")
     for cell in (0, 1):
         book.run(cell)
     view = book.output(1)

@@ -137,6 +137,11 @@ def test_a_check_script_reads_stdout_and_its_words_are_in_the_error(engine: Engi
     assert "it said bad" in error(end)["message"]
 
 
+def test_a_check_script_that_a_signal_ended_says_so(engine: Engine) -> None:
+    end = engine.run("true", check={"script": ["sh", "-c", "kill -9 $$"]})
+    assert error(end)["message"] == "the validation script failed: it was ended by signal 9 (SIGKILL)"
+
+
 def test_cancel_in_a_check_script_cancels_the_run(engine: Engine) -> None:
     run = engine.launch("true", check={"script": ["sh", "-c", "touch in; sleep 1000"]})
     wait_until(lambda: Path("in").exists())

@@ -185,7 +185,7 @@ HEADLESS = (
 
 async def headless(file: str) -> int:
     async with asyncio.timeout(20):
-        while not (text := Path(file).read_text() if os.path.exists(file) else "") or state_of(int(text)) != "Z":  # noqa: ASYNC110, ASYNC240, PTH110
+        while not (text := Path(file).read_text() if os.path.exists(file) else "") or state_of(int(text)) != "Z":  # noqa: ASYNC110, ASYNC240
             await asyncio.sleep(0.01)
     return int(text)
 
@@ -241,12 +241,13 @@ def test_a_tree_of_more_processes_than_files_may_be_open_is_seen_whole_and_ended
     monkeypatch.setattr(process, "_NOFILE", (64, process._NOFILE[1]))
 
     async def scene(spawner: Spawner, _: list[int]) -> None:
-        child, done = await start(spawner, ["sh", "-c", "for n in $(seq 100); do sleep 1000 & done; ulimit -n > /dev/null; sleep 1000"], limited=Limited(REPORT))
+        line = "for n in $(seq 100); do sleep 1000 & done; sleep 1000"
+        child, done = await start(spawner, ["sh", "-c", line], limited=Limited(REPORT))
         async with asyncio.timeout(20):
             while len(await spawner.tree(child)) < 102:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.25)  # two samples
-        other, other_done = await start(spawner, ["sh", "-c", "exit $(ulimit -n)"])
+        _, other_done = await start(spawner, ["sh", "-c", "exit $(ulimit -n)"])
         assert (await other_done).exit_code == 64
         assert len(await spawner.signal(child, signal.SIGKILL)) == 102
         assert (await done).seen == 102
@@ -290,7 +291,7 @@ time.sleep(1000)
 def test_orphans_that_come_and_go_all_the_time_hold_up_nothing_and_can_be_ended() -> None:
     async def scene(spawner: Spawner, _: list[int]) -> None:
         child, done = await start(spawner, [sys.executable, "-I", "-S", "-c", HOPS])
-        other, other_done = await start(spawner, ["true"])
+        _, other_done = await start(spawner, ["true"])
         assert (await asyncio.wait_for(other_done, 10)).exit_code == 0
         async with asyncio.timeout(15):
             while await spawner.signal(child, signal.SIGKILL):  # noqa: ASYNC110
@@ -345,8 +346,7 @@ def test_an_orphan_that_nothing_tells_the_run_of_ends_with_the_runs_that_it_may_
         await spawner.tree(other)
         assert [lives(pid) for pid in left] == [True]
         await spawner.signal(other, signal.SIGKILL)
-        await other_done
-        spawner.forget(other)
+        assert (await other_done).orphans == left
         async with asyncio.timeout(20):
             while lives(left[0]):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

@@ -18,7 +18,6 @@ from agentnb.errors import StoreError
 from agentnb.events import Message, RunFinished, RunQueued, RunStarted, StoreTrouble
 from agentnb.history.store import Store
 
-
 LOCKED = sqlite3.OperationalError("database is locked")
 LOCKED.sqlite_errorcode = sqlite3.SQLITE_BUSY
 

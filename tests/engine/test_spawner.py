@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentnb.engine import spawner
+from agentnb.engine.finding import find_program
 from agentnb.engine.proc import children_of, io_of, read_file, stat_of
-from agentnb.engine.spawner import find_program
 from tests.engine.driver import Engine, wait_until
 
 

@@ -8,8 +8,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 import agentnb as nb
 from agentnb.history.store import Store
@@ -17,6 +16,9 @@ from agentnb.notebook.live import LiveRun
 from tests.engine.driver import children
 from tests.history.making import started_session, whole_run
 from tests.notebook.polling import lives, until
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Gone:
@@ -31,7 +33,8 @@ class Gone:
 
 
 def lost(root: Path, run_id: str) -> LiveRun:
-    run = {"id": run_id, "session_id": "s", "name": "job", "created_at": 1, "params": {}, "target": {"kind": "shell", "display": "", "spec": {}}}
+    target = {"kind": "shell", "display": "", "spec": {}}
+    run = {"id": run_id, "session_id": "s", "name": "job", "created_at": 1, "params": {}, "target": target}
     return LiveRun(Gone(), root, run, grace_s=1)  # type: ignore[arg-type]
 
 

@@ -130,6 +130,27 @@ def test_cancelling_a_parent_cancels_its_children(new_session: Make, agent: Call
     assert child.error.message == "the run that launched it was ended: enough"
 
 
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_ending_an_async_agent_ends_all_that_it_launched_in_any_session(new_session: Make, how: str) -> None:
+    session, other = new_session(), new_session(max_parallel=1)
+
+    async def launches() -> None:
+        runs = [session.shell("echo $$ > pid; sleep 600"), *(other.shell("sleep 600") for _ in range(2))]
+        await runs[0]
+
+    run = session.python(launches, timeout=2 if how == "timeout" else None)
+    pid = pid_in(Path("pid"))
+    if how == "cancel":
+        run.cancel("enough")
+    assert run.wait(30).status == ("cancelled" if how == "cancel" else "timeout")
+    children = [handle for handle in (*session.runs, *other.runs) if handle.id != run.id]
+    assert len(children) == 3
+    for child in children:
+        assert child.wait(30).status is RunStatus.CANCELLED
+        assert "the run that launched it was ended" in child.error.message
+    assert not lives(pid)
+
+
 def test_an_agent_that_is_killed_leaves_no_child_behind(session) -> None:
     run = session.python(keeper)
     pid = pid_in(Path("pid"))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentnb.events import OutputTail, RunFinished, RunRetrying, RunStarted, UsageReported
+from agentnb.events import OutputTail, RunFinished, RunRetrying, RunStarted, UsageReported, UsageSample
+from agentnb.notebook import figures
 from agentnb.notebook.live import LiveRun
 
 RUN = {
@@ -88,3 +89,32 @@ def test_the_live_tail_is_bounded_and_a_reader_that_keeps_up_misses_nothing(batc
     written = [tuple(piece) for batch in batches for piece in batch]
     assert [tuple(piece) for piece in read] == written[len(written) - len(read) :]
     assert live.output_since(live.tail_seq) == (live.tail_seq, [], False)
+
+
+def test_what_a_live_run_uses_is_shown_while_it_runs_and_forgotten_at_its_end(live) -> None:
+    live.on_event(RunStarted("r"))
+    assert figures.load(live.snapshot()) == ""
+    for at, cpu_s, memory in ((1.0, 0.0, 1 << 20), (2.0, 0.5, 8 << 20), (3.0, 0.1, 4 << 20), (4.0, 1.1, 4 << 20)):
+        live.on_event(UsageSample("r", at, cpu_s, memory))
+    shown = live.snapshot()
+    assert (list(shown.cpu_percents), figures.load(shown)) == ([50.0, 100.0], "▂█▅▅ 4.0 MiB")
+    assert dict(figures.facts(shown)) == {"CPU now": "▅█ 100 %", "memory now": "▂█▅▅ 4.0 MiB"}
+    live.on_event(RunFinished("r", "completed", attempts=1))
+    assert figures.load(live.snapshot()) == ""
+    assert "memory now" not in dict(figures.facts(live.snapshot()))
+
+
+def test_two_views_watch_one_run_until_both_are_gone_and_the_tail_is_not_doubled(live) -> None:
+    live.watch(on=True)
+    live.watch(on=True)
+    live.on_event(OutputTail("r", [["stdout", "one\n"]]))
+    live.watch(on=False)
+    assert [message.on for message in live.client.sent] == [True]
+    live.watch(on=False)
+    live.watch(on=True)
+    assert [message.on for message in live.client.sent] == [True, False, True]
+    seq, pieces, gap = live.output_since(1)
+    assert (pieces, gap) == ([], True)
+    live.on_event(OutputTail("r", [["stdout", "one\ntwo\n"]]))
+    assert live.output_since(seq) == (3, [("stdout", "one\ntwo\n")], False)
+    assert live.snapshot().tail == (("stdout", "one\ntwo\n"),)

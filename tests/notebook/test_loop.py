@@ -70,3 +70,13 @@ def test_a_fork_has_loops_of_its_own_even_when_the_lock_was_held() -> None:
     done = threading.Event()
     mine.call_soon(done.set)
     assert done.wait(5)
+
+
+def test_a_loop_that_somebody_stopped_is_replaced() -> None:
+    stopped = loop.agents_loop()
+    stopped.loop.call_soon_threadsafe(stopped.loop.stop)
+    stopped._thread.join(5)
+    done = threading.Event()
+    loop.agents_loop().call_soon(done.set)
+    assert done.wait(5)
+    assert loop.agents_loop() is not stopped

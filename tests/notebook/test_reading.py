@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentnb as nb
+from agentnb.engine.capture import Output
 from agentnb.events import RunFinished
 from agentnb.notebook.reading import OutputReader, kept_bytes, log_record
 
@@ -133,3 +134,24 @@ def test_whatever_was_written_the_tail_is_its_end_in_order(pieces, wanted) -> No
     assert reader.tail_segments(final) == [(stream, text) for stream, text in pieces]
     lines = whole.removesuffix("\n").split("\n")[-wanted:]
     assert reader.tail(wanted) == "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+
+
+def test_the_end_of_both_streams_is_in_order_even_when_they_took_turns_too_often_to_remember_all(tmp_path) -> None:
+    out = Output(tmp_path / "runs", 1, secrets=[])
+    for _ in range(600):
+        out.seen("stdout", b"a\n")
+        out.seen("stderr", b"b\n")
+    out.seen("stdout", b"last\n")
+    assert len(out.order() or []) == 1000
+    detail = {"order": out.order(), "last_order": out.last_order()}
+    final = RunFinished("r", "completed", stdout=kept("a\n" * 600 + "last\n"), stderr=kept("b\n" * 600), detail=detail)
+    reader = OutputReader(tmp_path, Finished(final))
+    text = "".join(text for _, text in reader.tail_segments(final))
+    assert text == "a\nb\n" * 600 + "last\n"
+    for wrong in ([["stdout", 10**6]], [["nowhere", 1]], []):
+        final.detail["last_order"] = wrong
+        assert "".join(text for _, text in reader.tail_segments(final)) == "a\n" * 600 + "last\n" + "b\n" * 600
+
+
+def kept(text: str) -> dict:
+    return {"size": len(text), "text": text, "path": None}

@@ -72,3 +72,15 @@ def test_several_runs_are_one_source_that_may_grow(session) -> None:
     source.request_cancel(None)
     session.wait()
     assert session.snapshot().counts == {"cancelled": 3}
+
+
+def test_a_watched_run_with_limits_tells_what_it_uses_now(session) -> None:
+    handle = session.shell("sleep 60", limits={"max_memory_bytes": "1GiB"})
+    (run,) = live_runs([handle])
+    source = RunSource(run)
+    source.watch([run.id], True)
+    until(lambda: len(source.snapshot().memories) >= 2)
+    assert all(0 < memory < 1 << 30 for memory in source.snapshot().memories)
+    assert all(0 <= percent < 400 for percent in source.snapshot().cpu_percents)
+    handle.cancel()
+    handle.wait()

@@ -22,7 +22,7 @@ Make = Callable[..., Any]
 def quick() -> Iterator[None]:
     """Find it out sooner than people want to hear of it."""
     before = nb.options.blocked_after
-    nb.options.blocked_after = "300ms"
+    nb.options.blocked_after = "500ms"
     yield
     nb.options.blocked_after = before
 
@@ -152,7 +152,7 @@ def test_without_async_agents_nobody_watches(session: nb.Session) -> None:
 def test_the_limit_is_a_duration_that_makes_sense(limit: Any) -> None:
     with pytest.raises(nb.ConfigError):
         nb.options.blocked_after = limit
-    assert nb.options.blocked_after == 0.3
+    assert nb.options.blocked_after == 0.5
 
 
 def test_a_loop_that_is_replaced_is_replaced_once() -> None:
