@@ -28,7 +28,7 @@ MAX_BYTES = 64 * 1024 * 1024
 #: So much of an error's body is read.
 _MAX_ERROR = 64 * 1024
 _BINDINGS = ("JSONRPC", "HTTP+JSON")
-_MAX_NAME = 200
+_MAX_NAME, _MAX_URL = 200, 2000
 
 
 @asynccontextmanager
@@ -167,7 +167,7 @@ def _same_house(question: dict[str, Any], url: str) -> None:
     """Hold back what goes to another server than the user named: keys always, and everything that a distant card sends to this machine."""
     asked, told = urlsplit(question["url"]), urlsplit(url)
     try:
-        bad = told.scheme not in {"http", "https"} or not told.hostname or told.port == 0
+        bad = told.scheme not in {"http", "https"} or not told.hostname or told.port == 0 or len(url) > _MAX_URL
     except ValueError:
         bad = True
     if bad:

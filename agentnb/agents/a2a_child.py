@@ -96,18 +96,21 @@ class _Talk:
             return self._heard.fail(self._why(bad))
 
     async def _follow(self, client: Client, card: AgentCard) -> None:
-        self._sent = True
+        self._sent, cut = True, False
+        old = self._question["task_id"] is not None  # a task that is replied to may first be shown in the state that it waited in
         try:
             async with aclosing(client.send_message(_request(self._question))) as stream:  # type: ignore[type-var]
                 async for event in stream:
-                    fresh = self._known.is_set() or not self._question["task_id"] or not event.HasField("task")
                     self._take(event)
-                    if self._heard.over and fresh:  # what a task that is replied to shows first may be the state that it waited in
+                    old = old and event.HasField("task")
+                    if self._heard.over and not old:
                         return
+                    old = False
         except (A2AClientError, httpx.HTTPError) as bad:
             if not self._heard.task_id or not _was_cut(bad):
                 raise
-        if self._heard.over:
+            cut = True
+        if self._heard.over and not cut:
             return
         if not card.capabilities.streaming:
             await self._poll(client)
@@ -120,13 +123,20 @@ class _Talk:
             return False
         await self._look(client)
         if not self._heard.over:
+            await self._listen(client)
+            if not self._heard.over:
+                await self._look(client)
+        return self._heard.over
+
+    async def _listen(self, client: Client) -> None:
+        try:
             async with aclosing(client.subscribe(SubscribeToTaskRequest(id=self._heard.task_id))) as stream:  # type: ignore[type-var]
                 async for event in stream:
                     self._take(event)
                     if self._heard.over:
-                        return True
-            await self._look(client)
-        return self._heard.over
+                        return
+        except errors.UnsupportedOperationError:  # it ended in the meantime
+            return
 
     async def _poll(self, client: Client) -> None:
         pause, failed = _POLL_S, False
@@ -157,8 +167,9 @@ class _Talk:
             return
         try:
             async with asyncio.timeout(CANCEL_S):
-                await self._known.wait()
-                await self._client.cancel_task(CancelTaskRequest(id=self._heard.task_id))
+                if self._question["task_id"] is None:
+                    await self._known.wait()
+                await self._client.cancel_task(CancelTaskRequest(id=self._heard.task_id or self._question["task_id"]))
         except Exception as bad:  # noqa: BLE001 - the run ends all the same
             if not self._heard.over:
                 said = f"it did not answer within {CANCEL_S:g} s" if isinstance(bad, TimeoutError) else self._why(bad).message

@@ -383,6 +383,7 @@ class ReportReader:
     """Reads the report lines of an agent process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, on_report: Callable[[Json], None]) -> None:
+        """Own `fd`, the reading end of the channel."""
         self._loop = loop
         self._fd = fd
         self._on_report = on_report

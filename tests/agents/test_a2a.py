@@ -419,7 +419,7 @@ def test_a_session_gives_tasks_and_goes_on_with_them(agent: Agent, session: nb.S
     assert "run.reply" in asking.error.message
     assert asking.reply("echo {{this}}").wait(WAIT_S).output == "{{this}}"
     frame = session.runs_df()
-    assert set(frame["target_kind"]) == {"a2a"}
+    assert set(frame["kind"]) == {"a2a"}
     assert frame["agent_session"].notna().all()
 
 

@@ -225,7 +225,8 @@ class Fake:
         return data
 
     def used(self, tokens: int, cost_usd: float) -> None:
-        assert tokens >= 0 and cost_usd >= 0
+        assert tokens >= 0
+        assert cost_usd >= 0
 
 
 JSON = st.recursive(

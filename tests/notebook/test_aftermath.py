@@ -32,10 +32,16 @@ class Gone:
             return -9
 
 
+def supervisor_of(session: nb.Session) -> int:
+    assert session._engine is not None
+    assert session._engine.process is not None
+    return session._engine.process.pid
+
+
 def lost(root: Path, run_id: str) -> LiveRun:
     target = {"kind": "shell", "display": "", "spec": {}}
     run = {"id": run_id, "session_id": "s", "name": "job", "created_at": 1, "params": {}, "target": target}
-    return LiveRun(Gone(), root, run, grace_s=1)  # type: ignore[arg-type]
+    return LiveRun(Gone(), root, run, grace_s=1)
 
 
 def test_a_run_whose_end_was_written_but_not_told_ended_as_written(store: Path) -> None:
@@ -76,7 +82,7 @@ def test_no_process_of_a_run_is_left_when_supervisor_and_spawner_are_killed_toge
         pids = [int(Path(name).read_text()) for name in ("plain", "bare")]
         until(lambda: {run.status for run in (plain, bare)} == {"running"})
         until(lambda: all(b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids))
-        supervisor = session._engine.process.pid
+        supervisor = supervisor_of(session)
         (spawner,) = children(supervisor)
         os.kill(supervisor, signal.SIGSTOP)
         os.kill(spawner, signal.SIGKILL)
@@ -91,7 +97,7 @@ def test_a_spawner_that_is_stopped_ends_what_its_dead_supervisor_left(store: Pat
     with nb.Session("t", store=store) as session:
         run = session.shell("echo $$ > pid; exec sleep 1000")
         until(lambda: Path("pid").exists() and Path("pid").read_text() and run.status == "running")
-        supervisor = session._engine.process.pid
+        supervisor = supervisor_of(session)
         (spawner,) = children(supervisor)
         os.kill(spawner, signal.SIGSTOP)
         os.kill(supervisor, signal.SIGKILL)
