@@ -28,6 +28,7 @@ MAX_BYTES = 64 * 1024 * 1024
 #: So much of an error's body is read.
 _MAX_ERROR = 64 * 1024
 _BINDINGS = ("JSONRPC", "HTTP+JSON")
+_HERE = "this machine"
 _MAX_NAME, _MAX_URL = 200, 2000
 
 
@@ -165,24 +166,29 @@ def _major(version: str) -> int | None:
 
 def _same_house(question: dict[str, Any], url: str) -> None:
     """Hold back what goes to another server than the user named: keys always, and everything that a distant card sends to this machine."""
-    asked, told = urlsplit(question["url"]), urlsplit(url)
-    try:
-        bad = told.scheme not in {"http", "https"} or not told.hostname or told.port == 0 or len(url) > _MAX_URL
-    except ValueError:
-        bad = True
-    if bad:
+    told = _server(url)
+    if told is None or len(url) > _MAX_URL:
         raise NoAnswer("invalid_config", f"the agent's card says that it is asked at {url[: refusals.MAX_SHOWN]!r}, which is no address")
-    here = is_loopback(url) or told.hostname == "0.0.0.0"  # noqa: S104 - nothing is bound to it
+    here = told[1] == _HERE
     if here and not question["loopback"]:
         raise NoAnswer("invalid_config", f"the card of {question['url']} sends what is asked to {url}, this machine; that is not followed")
-    if not (question["key"] or question["headers"]) or (here and question["loopback"]):
-        return
-    if (asked.scheme, asked.hostname, asked.port) != (told.scheme, told.hostname, told.port):
+    if (question["key"] or question["headers"]) and told != _server(question["url"]):
         raise NoAnswer(
             "invalid_config",
             f"the card of {question['url']} sends what is asked to {url}, another server, which would get the key and the headers;"
             " leave them out, or give the address of that server as the url",
         )
+
+
+def _server(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port of an address; None for what is none. All names of this machine are one."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
+        host = _HERE if is_loopback(url) or parts.hostname == "0.0.0.0" else parts.hostname  # noqa: S104 - nothing is bound to it
+    except (ValueError, KeyError):
+        return None
+    return (parts.scheme, host, port) if host and port and parts.scheme in {"http", "https"} else None
 
 
 def _key_header(card: AgentCard, key: str | None) -> dict[str, str]:

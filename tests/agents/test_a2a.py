@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from tests.agents.a2a_server import Agent
 from tests.agents.chat_server import ChatServer, Handler, flood, ok, reset, status
 from tests.agents.children import Child, run
 
+ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60
 SECRET = "k-hunter2-9"
 
@@ -68,6 +70,7 @@ def artifacts(child: Child) -> dict[str, tuple[str, bytes]]:
 # --- a real agent; "" streams, "/plain" is looked at in turns, "/rest" is HTTP+JSON, "/old" is protocol 0.3
 
 EVERY = pytest.mark.parametrize("path", ["", "/plain", "/rest", "/old"])
+TWO = pytest.mark.parametrize("path", ["", "/plain"])
 
 
 @EVERY
@@ -123,7 +126,7 @@ def test_a_part_that_is_too_large_is_left_out_with_a_warning(agent: Agent) -> No
     assert "'big.zip' has 7000000 bytes" in warning["text"]
 
 
-@EVERY
+@TWO
 @pytest.mark.parametrize(
     ("order", "kind", "message"),
     [
@@ -163,8 +166,10 @@ def test_a_reply_answers_the_task_that_waits_and_then_goes_on_in_the_context(age
     assert (told["context"], told["references"]) == (context_id, [task_id])
 
 
-@EVERY
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [("", signal.SIGTERM), ("", signal.SIGINT), ("/plain", signal.SIGTERM), ("/rest", signal.SIGTERM), ("/old", signal.SIGTERM)],
+)
 def test_a_signal_cancels_the_task_at_the_agent_before_the_end(agent: Agent, path: str, number: int) -> None:
     child = Child.start(work(agent.url + path, "hang"))
     child.until("usage")
@@ -205,6 +210,27 @@ def test_a_key_is_not_sent_to_another_server_that_a_card_names(agent: Agent) -> 
     error = error_of(ask(agent.url + "/away", "echo x", api_key=nb.Secret(SECRET)))
     assert error["kind"] == "invalid_config"
     assert "http://192.0.2.1:9/rpc, another server" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("card", "fields", "words"),
+    [
+        ("http://[::1", {}, "no address"),
+        ("http://127.0.0.1:1/" + "x" * 3000, {}, "no address"),
+        ("http://localhost:1/", {"api_key": nb.Secret(SECRET)}, "another server"),
+    ],
+)
+def test_where_a_card_sends_to_is_looked_at(card: str, fields: dict[str, Any], words: str) -> None:
+    with ChatServer(answer({"name": "x", "supportedInterfaces": [{"url": card, "protocolBinding": "JSONRPC"}]})) as server:
+        error = error_of(ask(at(server), "Hi", **fields))
+    assert (error["kind"], words in error["message"]) == ("invalid_config", True)
+
+
+def test_a_distant_card_sends_nothing_to_this_machine() -> None:
+    question = {"url": "https://far.example", "loopback": False, "key": None, "headers": {}}
+    code = f"from agentnb.agents import a2a_card; a2a_card._same_house({question!r}, 'http://localhost:9/rpc')"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "this machine; that is not followed" in done.stderr
 
 
 def test_no_proxy_leads_to_this_machine(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,7 +442,8 @@ def test_a_session_gives_tasks_and_goes_on_with_them(agent: Agent, session: nb.S
     assert [(found.name, found.content_type) for found in run.artifacts] == [("words", "text/plain")]
     asking = session.a2a(agent.url, "ask which?")
     assert asking.wait(WAIT_S).status == "failed"
-    assert "run.reply" in asking.error.message
+    assert asking.error is not None
+    assert "run.reply" in str(asking.error)
     assert asking.reply("echo {{this}}").wait(WAIT_S).output == "{{this}}"
     frame = session.runs_df()
     assert set(frame["kind"]) == {"a2a"}
