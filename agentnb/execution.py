@@ -94,7 +94,9 @@ class Limits(Data):
             """Sizes as bytes or text, durations as seconds or text."""
 
 
-def _pattern(value: str) -> str:
+def _pattern(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{value!r} is of type {type(value).__name__}; write the regular expression as text")
     try:
         re.compile(value)
     except re.error as bad:

@@ -29,6 +29,8 @@ BAD: list[tuple[Any, str]] = [
     (lambda: e.ExecutionConfig(stdin=4), "^stdin: 4 is of type int; give text"),
     (lambda: c.Shell("ls", comand="x"), "did you mean 'command'"),
     (lambda: c.Shell("ls", env={"A=B": "x"}), "'A=B' is not a usable variable name"),
+    (lambda: e.Validation(expected_pattern=4), "4 is of type int; write the regular expression as text"),
+    (lambda: e.Validation(forbidden_patterns=["a", b"b"]), "is of type bytes; write"),
     (lambda: c.Shell("ls", env={"A": None}), r"env\['A'\]"),
     (lambda: c.Shell("ls", env={"A": True}), r"env\['A'\]"),
     (lambda: c.Shell("ls", env={"A": "x\0y"}), "NUL"),

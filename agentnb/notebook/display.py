@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -195,6 +196,11 @@ def _blocked_note() -> str:
     return _BLOCKED_NOTE if int(version("ipykernel").partition(".")[0]) < 7 else ""
 
 
+#: Views that have ended and are still there for pages that are opened again, the oldest first.
+_ended: deque[View] = deque()
+_MAX_ENDED = 100
+
+
 class Shown:
     """A live view and the output that it lies in; used on the loop thread only."""
 
@@ -224,8 +230,12 @@ class Shown:
         if self.finished:
             return
         self.finished = True
-        _guarded(lambda: self._update(to_bundle(self._source.snapshot()), False))  # noqa: FBT003 - first, so that the output is never empty
-        _guarded(self._view.finish)
+        bundle = to_bundle(self._source.snapshot())
+        _guarded(lambda: self._update(bundle, False))  # noqa: FBT003 - first, so that the view does not end before its output
+        _guarded(lambda: self._view.finish(bundle["text/html"]))
+        _ended.append(self._view)
+        while len(_ended) > _MAX_ENDED:
+            _guarded(_ended.popleft().close)
 
 
 class Flusher:

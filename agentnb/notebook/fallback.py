@@ -32,7 +32,7 @@ _STYLE = f".{_CLASS} .anb-s.anb-s pre{{max-height:none}}.{_CLASS} .widget-html-c
 
 
 class CoreView:
-    """Keeps a few core widgets true to a source. Made on the cell's thread; then the loop thread alone calls `flush`, `act`, `finish`."""
+    """Keeps a few core widgets true to a source. Made on the cell's thread; then the loop thread alone calls its methods."""
 
     def __init__(self, source: ViewSource, note: str, on_click: Callable[[Mapping[str, Any]], None]) -> None:
         """Make the widgets; nothing is displayed yet. `note`: what to say beside the button; `on_click` gets its clicks."""
@@ -87,11 +87,22 @@ class CoreView:
                 self._source.watch(sorted(run_ids), on)
         self._watched = wanted
 
-    def finish(self) -> None:
-        """Close the widgets, and those that came with them."""
+    def finish(self, html: str) -> None:
+        """Show `html` and no button."""
+        self._unwatch()
+        style, end, body = html.partition("</style>")
+        _set(self._style, "value", style + _STYLE + end)
+        _set(self._body, "value", body)
+        _set(self._controls.layout, "display", "none")
+
+    def _unwatch(self) -> None:
         if self._watched:
             self._source.watch(sorted(self._watched), False)  # noqa: FBT003 - the protocol of views.ViewSource
             self._watched = set()
+
+    def close(self) -> None:
+        """Close the widgets, and those that came with them."""
+        self._unwatch()
         for widget in (self._button, self._bar, self._note, self._body, self._style, self._controls, self.widget):
             for part in (*([widget.style] if hasattr(widget, "style") else []), widget.layout, widget):
                 with contextlib.suppress(Exception):  # the kernel may be going down

@@ -1,6 +1,7 @@
 // The front end of a live view (an anywidget module): the panel of a group, and what joins panels to the model.
 
 const UNCONFIRMED_MS = 1500;
+const GONE = "The kernel that showed this is gone, and this is how things stood then. The history knows the end: agentnb.runs_df()";
 const BUSY = "The kernel is busy with a blocking cell. Press the stop button (interrupt the kernel) to cancel.";
 
 /** A group or a session: counts, progress, and the table of runs. */
@@ -129,11 +130,12 @@ class View {
     this.node.dataset.lmSuppressShortcuts = "true"; // keys that are pressed in here are not JupyterLab's: Enter would leave for the cell's text
     root.append(this.node);
     this.whole();
-    this.timer = setInterval(() => document.hidden || this.panel.tick(), 1000);
+    this.timer = setInterval(() => document.hidden || this.gone || this.panel.tick(), 1000);
   }
   /** Take the whole picture from the traits. */
   whole() {
     const state = arrived(this.model.get("state"));
+    if (this.gone && this.goneWith !== state) this.found();
     if (state.n === undefined || (this.n === state.n && !this.lost)) return;
     this.clock.set(state.now, arrivals.get(state));
     const known = new Set((state.rows || []).map(([id]) => id));
@@ -151,6 +153,7 @@ class View {
   /** Take one numbered message; when one was missed, ask for the whole picture. */
   delta(message) {
     if (message?.type !== "delta" || message.n <= this.n) return;
+    if (this.gone) this.found();
     if (message.n !== this.n + 1) {
       this.lost = true;
       if (!this.asking) this.model.send({ type: "sync" });
@@ -186,6 +189,18 @@ class View {
     this.word = word;
     this.node.setAttribute("aria-label", `${this.item.kind} ${this.item.name}`);
   }
+  /** The line to the kernel is cut. Whatever comes from it later says that it was not. */
+  lose() {
+    if (this.gone || this.item.done) return;
+    this.gone = true;
+    this.goneWith = arrived(this.model.get("state"));
+    this.node.classList.add("anb-gone");
+    this.hintNow();
+  }
+  found() {
+    this.gone = false;
+    this.node.classList.remove("anb-gone");
+  }
   asked(item) {
     return Boolean(item) && (this.cancelled.has(item.id) || (this.cancelled.has(null) && !item.done));
   }
@@ -201,7 +216,7 @@ class View {
   hintNow() {
     const now = performance.now();
     const waits = ([id, at]) => now - at >= UNCONFIRMED_MS - 50 && !this.confirmed(id);
-    const text = this.item.done ? "" : [...this.cancelled].some(waits) ? BUSY : this.hint;
+    const text = this.item.done ? "" : this.gone ? GONE : [...this.cancelled].some(waits) ? BUSY : this.hint;
     setText(this.note, text || "");
     this.note.hidden = !text;
   }
@@ -237,12 +252,15 @@ function render({ model, el: root }) {
   const view = new View(model, root);
   const whole = () => view.whole();
   const delta = (message) => view.delta(message);
+  const lose = () => view.lose();
   model.on("change:state", whole);
   model.on("msg:custom", delta);
+  model.on("comm_live_update", lose);
   model.send({ type: "sync" });
   return () => {
     model.off("change:state", whole);
     model.off("msg:custom", delta);
+    model.off("comm_live_update", lose);
     view.remove();
   };
 }

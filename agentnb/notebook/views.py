@@ -49,7 +49,10 @@ class View(Protocol):
     def flush(self) -> Snapshot:
         """Tell the front end what changed; the snapshot that was told."""
 
-    def finish(self) -> None:
+    def finish(self, html: str) -> None:
+        """Show `html` from now on: who opens the page again, or loaded it in between, is not given the end of the cell's output."""
+
+    def close(self) -> None:
         """Close the widget."""
 
 

@@ -109,7 +109,15 @@ class LiveView:
         if "out" in delta:
             self._output_at = now + len(json.dumps(delta["out"])) / OUTPUT_BYTES_PER_S
 
-    def finish(self) -> None:
+    def finish(self, html: str) -> None:
+        """Become a small widget that shows `html`, and needs nothing of what a live one does."""
+        self._picture.unwatch()
+        self.widget.frame = ({"html": html}, {})
+        self.widget.set_trait("_esm", asset("ended.js"))
+        self.widget.set_trait("_css", "")
+        self.widget.sync()
+
+    def close(self) -> None:
         """Close the widget."""
         self._picture.unwatch()
         with contextlib.suppress(Exception):  # the kernel may be going down

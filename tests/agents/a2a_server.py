@@ -29,7 +29,11 @@ class Agent:
         self._told: Queue[dict[str, Any]] = Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.url = f"http://127.0.0.1:{self.told('port')['port']}"
+        try:
+            self.url = f"http://127.0.0.1:{self.told('port')['port']}"
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,6 +52,7 @@ class Agent:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._told.put(json.loads(line))
+        self._told.put({"ended": True})
 
     def told(self, what: str, value: Any = None) -> dict[str, Any]:
         """The next thing of that kind (and with that value, if one is given) that the agent tells; what it told before is dropped."""
@@ -56,5 +61,6 @@ class Agent:
                 found = self._told.get(timeout=WAIT_S)
             except Empty:
                 raise AssertionError(f"the agent never told {what!r}") from None
+            assert "ended" not in found, "the agent ended"
             if what in found and (value is None or found[what] == value):
                 return found

@@ -556,6 +556,14 @@ def test_a_machine_without_the_sdk_says_what_to_install(monkeypatch: pytest.Monk
         session.a2a("http://127.0.0.1:1", "Hi")
 
 
+def test_an_sdk_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a2a.py").write_text("raise ImportError('two versions of it')")
+    monkeypatch.syspath_prepend(tmp_path)
+    error = error_of(ask("http://127.0.0.1:1", "Hi"))
+    assert error["kind"] == "startup_failed"
+    assert "two versions of it; run: pip install --upgrade" in error["message"]
+
+
 def test_types_of_the_sdk_stay_in_the_child(agent: Agent, session: nb.Session) -> None:
     session.a2a(agent.url, "echo x").wait(WAIT_S)
     assert not [name for name in sys.modules if name == "a2a" or name.startswith("a2a.")]

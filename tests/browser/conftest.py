@@ -120,8 +120,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @contextmanager
-def running_lab(base: Path) -> Iterator[Lab]:
-    """JupyterLab on loopback, all of its folders below `base`."""
+def running_lab(base: Path, app: str = "jupyterlab") -> Iterator[Lab]:
+    """JupyterLab, or the `app` "notebook", on loopback, all of its folders below `base`."""
     folders = {name: base / name for name in ("home", "config", "data", "runtime", "ipython", "settings", "workspaces", "work")}
     for folder in folders.values():
         folder.mkdir()
@@ -142,9 +142,11 @@ def running_lab(base: Path) -> Iterator[Lab]:
         "JUPYTER_NO_CONFIG": "1",
     }
     port, token = free_port(), secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--port-retries=0"]
-    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folders['work']}", "--LabApp.news_url=None"]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
+    command = [sys.executable, "-m", app, "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--port-retries=0"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folders['work']}"]
+    name = "LabApp" if app == "jupyterlab" else "JupyterNotebookApp"
+    command += [f"--{name}.news_url=None", f"--{name}.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += [f"--{name}.expose_app_in_browser=True"]
     url = f"http://127.0.0.1:{port}"
     with (base / "lab.log").open("wb") as log, subprocess.Popen(command, env=env, cwd=folders["work"], stdout=log, stderr=log) as server:
         try:

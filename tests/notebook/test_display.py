@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class FakeView:
     """A live view that says what was asked of it."""
 
     def __init__(self, source: FakeSource, *, broken: bool = False) -> None:
-        self.source, self.broken, self.flushes, self.closed = source, broken, 0, 0
+        self.source, self.broken, self.flushes, self.finished, self.closed = source, broken, 0, 0, 0
         self.threads: set[threading.Thread] = set()
         self.drawn = threading.Event()
 
@@ -98,9 +99,13 @@ class FakeView:
             raise RuntimeError("the front end is gone")
         return self.source.snapshot()
 
-    def finish(self) -> None:
-        self.closed += 1
+    def finish(self, html: str) -> None:
+        assert html.startswith("<style>")
+        self.finished += 1
         self.threads.add(threading.current_thread())
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def shown(source: FakeSource, **how: Any) -> tuple[display.Shown, FakeView, list[tuple[dict[str, str], bool]]]:
@@ -127,7 +132,7 @@ def test_one_flusher_draws_all_views_rests_without_any_and_survives_a_broken_one
     bad.update("run-0", status="failed", error="exit code 9")
     assert "exit code 9" in broken_updates[0][0]["text/plain"]
     one.finish()
-    assert (view.closed, broken.closed, len(updates)) == (1, 1, 1)
+    assert (view.finished, broken.finished, len(updates)) == (1, 1, 1)
 
 
 def test_a_session_whose_runs_have_ended_renews_what_a_saved_notebook_shows_and_stays_live() -> None:
@@ -141,7 +146,15 @@ def test_a_session_whose_runs_have_ended_renews_what_a_saved_notebook_shows_and_
     [(bundle, live)] = updates
     assert live
     assert "1 completed" in bundle["text/plain"]
-    assert view.closed == 0
+    assert view.finished == 0
+
+
+def test_views_that_ended_stay_for_pages_that_are_opened_again_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "_ended", deque())
+    made = [shown(FakeSource(a_run(status="completed"))) for _ in range(display._MAX_ENDED + 3)]
+    for one, _, _ in made:
+        one.finish()
+    assert [view.closed for _, view, _ in made] == [1, 1, 1] + [0] * display._MAX_ENDED
 
 
 def test_views_are_drawn_on_the_loop_thread_only() -> None:
@@ -156,7 +169,7 @@ def test_views_are_drawn_on_the_loop_thread_only() -> None:
     assert end.wait(5)
     loop.stop()
     assert view.threads == {loop.thread}
-    assert view.closed == 1
+    assert view.finished == 1
 
 
 EXECUTE = """

@@ -48,7 +48,7 @@ def views() -> Iterator[list[fallback.CoreView]]:
     made: list[fallback.CoreView] = []
     yield made
     for view in made:
-        view.finish()
+        view.close()
 
 
 def live(source: FakeSource, views: list[fallback.CoreView], note: str = "") -> tuple[fallback.CoreView, Wire]:
@@ -97,7 +97,7 @@ def test_a_group_that_is_empty_and_a_session_that_grows_are_shown(clock: list[fl
     source.update("run-1", status="failed")
     view.flush()
     assert source.watched == {"run-0", "run-2"}
-    view.finish()
+    view.finish("<style></style><p>over</p>")
     assert source.watched == set()
 
 
@@ -137,8 +137,9 @@ def test_it_closes_every_widget_that_it_made(clock: list[float]) -> None:
     source = a_group(a_run(1))
     view = fallback.CoreView(source, "note", lambda _content: None)
     view.flush()
-    view.finish()
-    view.finish()
+    view.finish("<style></style><p>over</p>")
+    view.close()
+    view.close()
     assert set(_instances) - before == set()
 
 

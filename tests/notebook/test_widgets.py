@@ -65,7 +65,7 @@ def views() -> Iterator[list[widgets.LiveView]]:
     made: list[widgets.LiveView] = []
     yield made
     for view in made:
-        view.finish()
+        view.close()
 
 
 def live(source: FakeSource, views: list[widgets.LiveView]) -> tuple[widgets.LiveView, Wire]:
@@ -157,7 +157,7 @@ def test_a_small_group_is_watched_whole_until_its_runs_end(clock: list[float], v
     source.add(a_run(3))
     view.flush()
     assert source.watched == {"run-2", "run-3"}
-    view.finish()
+    view.finish("<p>over</p>")
     assert source.watched == set()
 
 
