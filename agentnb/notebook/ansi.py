@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 #: A span of text and its style: space-separated class suffixes, "" for none (see `Style.classes`).
@@ -19,6 +19,8 @@ MAX_CHARS = 16 * 1024
 MAX_LINE_CHARS = 2_000
 #: An escape sequence that is still open at the end of a piece is kept up to this length, then dropped.
 _MAX_PENDING = 256
+#: The last line is looked for in this much of the end first.
+_NEAR_CHARS = 240
 #: More raw text than this at once cannot all be shown: its front is skipped unread.
 _MAX_FEED = 8 * MAX_CHARS
 
@@ -280,9 +282,12 @@ class Screen:
 def last_line(segments: Iterable[tuple[str, str]]) -> str:
     """The last line of raw output that is not blank, without styles; "" when there is none."""
     pieces = [*segments]
-    for count in (3, 30):  # nearly always the last few pieces are enough
-        screen = Screen(max_lines=20)
-        screen.feed((stream, text[-MAX_LINE_CHARS:]) for stream, text in pieces[-count:])
-        if found := next((text for line in reversed(screen.lines) if (text := line.text.strip())), ""):
-            return found
-    return ""
+    # A table asks for each row whenever something was printed: whole lines at the very end do, nearly always; else the last few pieces.
+    whole = [(stream, text[-_NEAR_CHARS:].partition("\n")[2]) for stream, text in pieces[-1:]]
+    return _last_line(whole) or _last_line(pieces[-3:]) or _last_line(pieces[-30:])
+
+
+def _last_line(pieces: Sequence[tuple[str, str]]) -> str:
+    screen = Screen(max_lines=20)
+    screen.feed((stream, text[-MAX_LINE_CHARS:]) for stream, text in pieces)
+    return next((text for line in reversed(screen.lines) if (text := line.text.strip())), "")

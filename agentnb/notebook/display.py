@@ -13,6 +13,7 @@ from typing import Any
 
 from agentnb import units
 from agentnb.errors import ConfigError
+from agentnb.notebook.cell_ends import CellEnds
 from agentnb.notebook.render import to_bundle
 from agentnb.notebook.snapshot import GroupSnapshot, Snapshot
 from agentnb.notebook.views import Loop, MakeView, View, ViewSource
@@ -153,9 +154,17 @@ def show(source: ViewSource, loop: Loop) -> None:
     wanted = ("text/plain",) if mode == "text" else ("text/html", "text/plain")
     handle = display(_only(to_bundle(snapshot), wanted), raw=True, display_id=True)  # type: ignore[no-untyped-call]
     if not snapshot.done and kernel_shell() is not None:
-        source.call_when_done(
-            lambda: loop.call_soon(_guarded, lambda: handle.update(_only(to_bundle(source.snapshot()), wanted), raw=True))
-        )
+        flusher = _flusher(loop)
+        flusher.follow(kernel_shell())
+
+        def renew() -> None:
+            handle.update(_only(to_bundle(source.snapshot()), wanted), raw=True)
+
+        def end() -> None:
+            _guarded(renew)
+            flusher.ended(renew)
+
+        source.call_when_done(lambda: loop.call_soon(end))
 
 
 def _only(bundle: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
@@ -186,8 +195,10 @@ def _show_live(source: ViewSource, loop: Loop, snapshot: Snapshot, make: MakeVie
     shape = view.widget._repr_mimebundle_() or {}
     data, metadata = shape if isinstance(shape, tuple) else (shape, {})  # anywidget gives both, ipywidgets the data only
     handle = display({**data, **to_bundle(snapshot)}, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-    shown = Shown(source, view, lambda bundle, live: handle.update({**(data if live else {}), **bundle}, raw=True))
-    loop.call_soon(_flusher(loop).add, shown)
+    flusher = _flusher(loop)
+    flusher.follow(kernel_shell())
+    shown = Shown(source, view, lambda bundle, live: handle.update({**(data if live else {}), **bundle}, raw=True), flusher.ended)
+    loop.call_soon(flusher.add, shown)
     source.call_when_done(lambda: loop.call_soon(shown.finish))
 
 
@@ -204,9 +215,18 @@ _MAX_ENDED = 100
 class Shown:
     """A live view and the output that it lies in; used on the loop thread only."""
 
-    def __init__(self, source: ViewSource, view: View, update: Callable[[dict[str, str], bool], object]) -> None:
-        """`update` puts a bundle into the output, with the live view on top of it or without."""
-        self._source, self._view, self._update = source, view, update
+    def __init__(
+        self,
+        source: ViewSource,
+        view: View,
+        update: Callable[[dict[str, str], bool], object],
+        on_end: Callable[[Callable[[], object]], None] | None = None,
+    ) -> None:
+        """`update` puts a bundle into the output, with the live view on top of it or without.
+
+        `on_end` hears of its end, and how to show that again.
+        """
+        self._source, self._view, self._update, self._on_end = source, view, update, on_end
         self._resting = 0
         self.finished = False
 
@@ -236,6 +256,17 @@ class Shown:
         _ended.append(self._view)
         while len(_ended) > _MAX_ENDED:
             _guarded(_ended.popleft().close)
+        if self._on_end is not None:
+            self._on_end(self.again)
+
+    def settle(self) -> None:
+        """Finish, if nothing can change any more."""
+        if self._source.snapshot().done:
+            self.finish()
+
+    def again(self) -> None:
+        """Put the static form into the output once more: the first time nobody may have listened."""
+        self._update(to_bundle(self._source.snapshot()), False)  # noqa: FBT003
 
 
 class Flusher:
@@ -245,6 +276,9 @@ class Flusher:
         """Rest until a view comes."""
         self._loop = loop
         self._views: list[Shown] = []
+        self._late: deque[Callable[[], object]] = deque(maxlen=_MAX_ENDED)
+        self._cells: CellEnds | None = None
+        self._fresh = False
         self._ticking = False
 
     def add(self, shown: Shown) -> None:
@@ -253,6 +287,25 @@ class Flusher:
         if not self._ticking:
             self._ticking = True
             self._tick()
+
+    def follow(self, shell: Any) -> None:
+        """Settle, at the end of this shell's cells, what has ended by then."""
+        self._fresh = True
+        if shell is not None and (self._cells is None or not self._cells.alive or self._cells.shell is not shell):
+            self._cells = CellEnds(shell, self._loop, lambda: bool(self._fresh or self._views or self._late), self._settle)
+
+    def ended(self, again: Callable[[], object]) -> None:
+        """Something has its last form now; between two cells, it is shown `again` with the next one."""
+        if self._cells is not None and not self._cells.running:
+            self._late.append(again)
+
+    def _settle(self) -> None:
+        self._fresh = False
+        while self._late:
+            _guarded(self._late.popleft())
+        for shown in list(self._views):
+            if not shown.finished:
+                _guarded(shown.settle)
 
     def _tick(self) -> None:
         began = time.monotonic()

@@ -122,7 +122,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @contextmanager
 def running_lab(base: Path, app: str = "jupyterlab") -> Iterator[Lab]:
     """JupyterLab, or the `app` "notebook", on loopback, all of its folders below `base`."""
-    folders = {name: base / name for name in ("home", "config", "data", "runtime", "ipython", "settings", "workspaces", "work")}
+    folders = {name: base / name for name in ("home", "config", "data", "runtime", "ipython", "settings", "workspaces", "work", "tmp")}
     for folder in folders.values():
         folder.mkdir()
     apputils = folders["settings"] / "@jupyterlab/apputils-extension"
@@ -131,6 +131,7 @@ def running_lab(base: Path, app: str = "jupyterlab") -> Iterator[Lab]:
     (apputils / "notification.jupyterlab-settings").write_text(json.dumps(quiet), encoding="utf-8")
     env = {key: text for key, text in os.environ.items() if not key.startswith(("JUPYTER", "IPYTHON", "AGENTNB", "COV_"))} | {
         "HOME": str(folders["home"]),
+        "TMPDIR": str(folders["tmp"]),
         "JUPYTER_CONFIG_DIR": str(folders["config"]),
         "JUPYTER_DATA_DIR": str(folders["data"]),
         "JUPYTER_RUNTIME_DIR": str(folders["runtime"]),

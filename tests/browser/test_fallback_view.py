@@ -66,8 +66,9 @@ def test_its_cancel_button_reaches_the_source_at_once_while_a_cell_waits(open_bo
     expect(book.output(0).get_by_role("button", name="cancelling")).to_be_disabled()
 
 
-def test_reloading_the_page_restores_the_view(open_book: Open) -> None:
-    book = open_book(SETUP + RUN, "source.emit('run-0', 'after it\\n')")
+def test_reloading_the_page_restores_the_view_and_it_shows_the_end(open_book: Open) -> None:
+    end = "source.update('run-0', status='completed', exit_code=0, elapsed_s=2.0)"
+    book = open_book(SETUP + RUN, "source.emit('run-0', 'after it\\n')", end)
     book.run(0)
     expect(book.output(0).get_by_role("button", name="Cancel")).to_be_enabled()
     book.save()
@@ -75,4 +76,7 @@ def test_reloading_the_page_restores_the_view(open_book: Open) -> None:
     expect(book.output(0).locator(".agentnb-core-view")).to_contain_text("running")
     book.run(1)
     expect(book.output(0).locator("pre")).to_contain_text("after it")
+    book.run(2)
+    expect(book.output(0).locator(".agentnb-core-view")).to_contain_text("completed")
+    expect(book.output(0).get_by_role("button", name="Cancel")).to_be_hidden()
     assert book.errors == []

@@ -111,6 +111,7 @@ def test_nothing_of_a_hostile_corpus_runs_or_becomes_markup(open_book: Open) -> 
     book.save()
     _exported(book.lab.folder / book.name, book.page.context.new_page())
     assert book.page.evaluate("window.owned") is None
+    book.page.remove_listener("dialog", refuse)  # the page goes on to the next test
     assert (dialogs, asked, book.errors) == ([], [], [])
 
 

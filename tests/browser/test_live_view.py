@@ -155,6 +155,7 @@ def test_hostile_text_stays_text_in_the_live_view_and_in_the_static_one(open_boo
     static = book.output(1).locator(".anb-s")
     expect(static).to_have_count(2)
     assert static.locator("img, script, a, iframe, svg").count() == 0
+    book.page.remove_listener("dialog", refuse)  # the page goes on to the next test
     assert dialogs == []
     assert book.errors == []
 

@@ -1,4 +1,4 @@
-"""Pages that come late in JupyterLab: reloaded, closed and opened again, a second view, a kernel that is restarted; the file that is kept."""
+"""Pages that come late: reloaded, closed and opened again, a second view, a restarted kernel; and the file that is kept."""
 
 from __future__ import annotations
 

@@ -133,3 +133,17 @@ def test_plain_text_for_names_is_one_line_without_sequences() -> None:
     assert plain("a\x1b[31mb\x1b]8;;x\x07c\nd\u2066e") == "abc d[U+2066]e"
     assert last_line([("stdout", "one\n  two  \n\n")]) == "two"
     assert not last_line([])
+    assert last_line([("stdout", "cut \x1b[1mhere"), ("stderr", "x\n"), ("stdout", "and on\n")]) == "x"
+
+
+FEW_PIECES = st.lists(
+    st.tuples(st.sampled_from(["stdout", "stderr"]), st.text("ab \n\r\x08\x1b[K;]\x07\x9d\x9c2m", max_size=30)), max_size=3
+)
+
+
+@given(FEW_PIECES, st.integers(0, 400))
+def test_the_last_line_is_that_of_the_whole_screen(pieces: list[tuple[str, str]], blanks: int) -> None:
+    pieces = [(stream, "ab\n" * (blanks // 3) + text) for stream, text in pieces]
+    screen = Screen()
+    screen.feed(pieces)
+    assert last_line(pieces) == next((text for line in reversed(screen.lines) if (text := line.text.strip())), "")

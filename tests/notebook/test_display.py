@@ -173,15 +173,16 @@ def test_views_are_drawn_on_the_loop_thread_only() -> None:
 
 
 EXECUTE = """
-import sys, nbformat, nbclient
+import sys, time, nbformat, nbclient
 book = nbformat.read(sys.argv[1], 4)
-nbclient.NotebookClient(book, timeout=60).execute()
+pause = lambda **_: time.sleep(float(sys.argv[2]))
+nbclient.NotebookClient(book, timeout=60, on_cell_complete=pause).execute()
 nbformat.write(book, sys.argv[1])
 """
 FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "HOME")
 
 
-def outputs_of(mode: str, *cells: str, tmp_path: Path) -> list[Any]:
+def outputs_of(mode: str, *cells: str, tmp_path: Path, pause_s: float = 0) -> list[Any]:
     """What these cells show when nbclient runs them, without a front end; in a process of its own, whose sockets go with it."""
     path = tmp_path / "book.ipynb"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (SETUP, *cells)])
@@ -191,7 +192,9 @@ def outputs_of(mode: str, *cells: str, tmp_path: Path) -> list[Any]:
         name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "HOME")
     }
     env = {**os.environ, **folders, "PYTHONPATH": str(ROOT), display.VARIABLE: mode}
-    done = subprocess.run([sys.executable, "-c", EXECUTE, path], env=env, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", EXECUTE, path, str(pause_s)], env=env, capture_output=True, text=True, timeout=90, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return [cell["outputs"] for cell in nbformat.read(path, 4).cells[1:]]
 
@@ -212,6 +215,23 @@ def test_without_a_front_end_a_live_view_has_static_forms_and_ends_as_them(tmp_p
         assert "the &lt;end&gt;" in output["data"]["text/html"]
         assert "✓ completed" in output["data"]["text/plain"]
     assert set(live[0]["data"]) == {"text/html", "text/plain", "application/vnd.jupyter.widget-view+json"}
+
+
+@pytest.mark.kernels
+def test_a_view_whose_run_ends_in_its_own_cell_is_static_when_that_cell_is_over(tmp_path: Path) -> None:
+    cell = SHOW + "\n" + ENDING
+    for [output] in outputs_of("auto", *[cell] * 8, "1", tmp_path=tmp_path)[:-1]:
+        assert set(output["data"]) == {"text/html", "text/plain"}
+        assert "✓ completed" in output["data"]["text/plain"]
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("mode", ["auto", "static"])
+def test_a_view_whose_run_ends_between_two_cells_is_static_after_the_next(mode: str, tmp_path: Path) -> None:
+    soon = SHOW + "\nimport threading\nthreading.Timer(0.4, lambda: source.update('run-0', status='completed')).start()"
+    [output], _ = outputs_of(mode, soon, "1", tmp_path=tmp_path, pause_s=1.5)
+    assert set(output["data"]) == {"text/html", "text/plain"}
+    assert "✓ completed" in output["data"]["text/plain"]
 
 
 @pytest.mark.kernels
