@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 
 from agentnb.a2a import Conversation
 from agentnb.agents.answer import NoAnswer
-from agentnb.agents.channel import Channel
+from agentnb.agents.channel import Channel, write_out
 
 _STEP_ID = "turn"
 #: A part of an artifact that is larger is left out, with a warning (bytes): a report is one line of at most 8 MiB.
@@ -154,7 +152,7 @@ class Heard:
             fits = output is not None and len(_json(output)) <= MAX_OUTPUT
             self._step("failed", error=bad.message, **({"output": output} if fits else {}))
         self.channel.send({"t": "error", "kind": bad.kind, "message": bad.message, "details": bad.details})
-        _write(self.stderr, bad.message + "\n")
+        write_out(self.stderr, bad.message + "\n")
         return 1
 
     def close(self) -> int:
@@ -223,7 +221,7 @@ class Heard:
         if not text:
             return
         text = text.encode("utf-8", "replace").decode()
-        _write(self.stdout, ("" if self._fresh_line or not begins else "\n") + text)
+        write_out(self.stdout, ("" if self._fresh_line or not begins else "\n") + text)
         self._fresh_line = text.endswith("\n")
         self.said += len(text)
 
@@ -255,13 +253,3 @@ def _pieces(parts: Iterable[Part]) -> Iterable[tuple[str, bytes, str, bool]]:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _write(fd: int, text: str) -> None:
-    """Write at once, past any buffer; a reader that is gone ends the process, as it would end any program."""
-    data = memoryview(text.encode("utf-8", "replace"))
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except BrokenPipeError:
-        sys.exit(1)

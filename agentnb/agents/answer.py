@@ -6,13 +6,11 @@ Chunks are those of the chat completions of OpenAI and llama.cpp. Only the stand
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
 import time
 from typing import Any, NamedTuple
 
-from agentnb.agents.channel import Channel
+from agentnb.agents.channel import Channel, write_out
 
 #: Seconds between two reports of usage.
 _INTERVAL_S = 0.25
@@ -131,7 +129,7 @@ class Answer:
             self._figures.heard()
             self._pieces.append(text)
             self._size += len(text)
-            _write(self.stdout, text)
+            write_out(self.stdout, text)
             if self._size > MAX_TEXT:
                 raise NoAnswer("resource_limit_exceeded", f"the answer is longer than {MAX_TEXT} characters; bound it with max_tokens")
         self.finish = str(choice.get("finish_reason") or "") or self.finish
@@ -142,7 +140,7 @@ class Answer:
             self._report()
         self._step("failed", error=bad.message, **({"output": text} if (text := self._text()) else {}))
         self.channel.send({"t": "error", "kind": bad.kind, "message": bad.message, "details": bad.details})
-        _write(self.stderr, bad.message + "\n")
+        write_out(self.stderr, bad.message + "\n")
         return 1
 
     def close(self) -> int:
@@ -215,13 +213,3 @@ def told(error: Any) -> NoAnswer:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
-
-
-def _write(fd: int, text: str) -> None:
-    """Write at once, past any buffer; a reader that is gone ends the process, as it would end any program."""
-    data = memoryview(text.encode("utf-8", "replace"))
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except BrokenPipeError:
-        sys.exit(1)

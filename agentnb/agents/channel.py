@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from typing import Any
 
@@ -64,3 +65,13 @@ class Channel:
     def _write(self, line: memoryview) -> None:
         while line:
             line = line[os.write(self._fd, line) :]
+
+
+def write_out(fd: int, text: str) -> None:
+    """Write at once, past any buffer; a reader that is gone ends the process, as it would end any program."""
+    data = memoryview(text.encode("utf-8", "replace"))
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BrokenPipeError:
+        sys.exit(1)
