@@ -50,12 +50,20 @@ _AGENTS = (
     "workspace TEXT", "files_changed INTEGER", "insertions INTEGER", "deletions INTEGER",
 )  # fmt: skip
 
+_REUSE = (
+    "ALTER TABLE runs ADD COLUMN reused_from TEXT",
+    "ALTER TABLE runs ADD COLUMN resumed_from TEXT",
+    # Partial: runs that are not to be found again cost nothing.
+    "CREATE INDEX runs_by_cache_key ON runs (cache_key) WHERE cache_key IS NOT NULL",
+)
+
 #: Append only: a name that was released once keeps its statements for ever.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0001_initial", _INITIAL),
     ("0002_trace_id", ("ALTER TABLE runs ADD COLUMN trace_id TEXT",)),
     ("0003_agents", tuple(f"ALTER TABLE runs ADD COLUMN {column}" for column in _AGENTS)),
     ("0004_step_duration", ("ALTER TABLE steps ADD COLUMN run_s REAL",)),
+    ("0005_reuse", _REUSE),
 )
 
 _RECORD = "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied_at INTEGER NOT NULL)"
