@@ -124,11 +124,15 @@ class Magics:
         """The run; at its end with `wait`, and None where it is shown already. An interrupt ends a run that is to be waited for."""
         run = None
         try:
-            with Deferred():  # a run that is launched is known here
+            with Deferred():  # a run that is launched is known here; and Python loses an interrupt that strikes while it imports the views
                 run = launch()
                 if variable:
                     self._shell.user_ns[variable] = run
-            return _waited(run) if wait else run
+                shown = wait and kernel_shell() is not None
+                if shown:
+                    run._ipython_display_()
+            if wait:
+                run.wait()
         except KeyboardInterrupt:
             if wait and run is not None and not run.done:  # it came before the waiting began
                 run.cancel("interrupted by the user")
@@ -136,6 +140,7 @@ class Magics:
                 with suppress(TimeoutError):
                     wait_all(live, patience(live), "detach")
             raise
+        return None if shown else run
 
     @no_var_expand
     def runs(self, line: str) -> KernelRuns:
@@ -178,16 +183,6 @@ class Magics:
         if not (live := [run for run in found if not run.done]):
             raise ConfigError(f"{', '.join(f'{run.name!r} has ended already: {run.status.value}' for run in found[-3:])}")
         return live
-
-
-def _waited(run: RunHandle) -> RunHandle | None:
-    """The run at its end; None where it is shown already, live while it was waited for."""
-    if kernel_shell() is None:
-        run.wait()
-        return run
-    run._ipython_display_()
-    run.wait()
-    return None
 
 
 @contextmanager

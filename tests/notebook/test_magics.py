@@ -356,3 +356,26 @@ def test_ipython_in_a_terminal_runs_the_magics(tmp_path: Path, store: Path) -> N
     assert "runs of this kernel  1 run: 1 completed" in done.stdout
     assert "UsageError: %%agent: there is no kind of run 'shel'; did you mean 'shell'?" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+LOSE_ONE = """
+import gc, os, signal, weakref
+from agentnb.notebook.handles import RunHandle
+show = RunHandle._ipython_display_
+class Thing: pass
+def interrupted_where_python_ignores_it(run):
+    thing = Thing()
+    kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))  # the import system has such callbacks, too
+    del thing
+    show(run)
+RunHandle._ipython_display_ = interrupted_where_python_ignores_it
+"""
+
+
+@pytest.mark.kernels
+def test_an_interrupt_that_strikes_while_the_view_is_made_is_not_lost(kernel: Kernel) -> None:
+    kernel.run("%reload_ext agentnb")
+    kernel.run(LOSE_ONE)
+    _, reply = kernel.finish(kernel.send("%%agent shell --wait --name lost --as lost\nsleep 20"))
+    assert reply.get("ename") == "KeyboardInterrupt", reply
+    assert kernel.run("RunHandle._ipython_display_ = show; lost.wait().status.value") == "'cancelled'"
