@@ -227,12 +227,29 @@ class Screen:
             text, pen.pending = text[:-1], "\r"
         elif (tail := _OPEN.search(text, max(0, len(text) - _MAX_PENDING))) is not None:
             text, pen.pending = text[: tail.start()], tail[0]
-        at = 0
-        for match in _SEQUENCE.finditer(text):
+        at = self._write_lines(pen, stream, text)
+        for match in _SEQUENCE.finditer(text, at):
             self._put(pen, stream, text[at : match.start()])
             at = match.end()
             self._control(pen, stream, match)
         self._put(pen, stream, text[at:])
+
+    def _write_lines(self, pen: _Pen, stream: str, text: str) -> int:
+        """Write the whole lines of `text` at once, if they are plain and nothing is open, which is what a flood is; how far that went."""
+        if pen.line is not None or pen.rewrite or _UNSAFE.search((whole := text[: text.rfind("\n") + 1]).replace("\n", "")):
+            return 0
+        lines, most, classes = whole.split("\n")[:-1], self._limits[0], pen.style.classes()
+        if (over := len(lines) - most) > 0:  # they would push all that is there out, and themselves
+            self._drop(len(self.lines))
+            self.first += over
+        if lines:
+            self._changed = self.end if self._changed is None else min(self._changed, self.end)
+        for content in lines[-most:]:
+            line = Line(stream)
+            if content:
+                line.add(classes, content)
+            self.lines.append(line)
+        return len(whole)
 
     def _control(self, pen: _Pen, stream: str, match: re.Match[str]) -> None:
         if match["break"]:
@@ -282,6 +299,9 @@ class Screen:
 def last_line(segments: Iterable[tuple[str, str]]) -> str:
     """The last line of raw output that is not blank, without styles; "" when there is none."""
     pieces = [*segments]
+    near = pieces[-1][1][-_NEAR_CHARS:].partition("\n")[2] if pieces else ""
+    if (found := near.strip()) and not _UNSAFE.search(near.replace("\n", "")):  # a flood of plain lines
+        return found.rpartition("\n")[2].strip()
     # A table asks for each row whenever something was printed: whole lines at the very end do, nearly always; else the last few pieces.
     whole = [(stream, text[-_NEAR_CHARS:].partition("\n")[2]) for stream, text in pieces[-1:]]
     return _last_line(whole) or _last_line(pieces[-3:]) or _last_line(pieces[-30:])

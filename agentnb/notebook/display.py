@@ -259,9 +259,13 @@ class Shown:
         if self._on_end is not None:
             self._on_end(self.again)
 
+    def over(self) -> bool:
+        """Whether nothing can change any more."""
+        return self._source.done()
+
     def settle(self) -> None:
         """Finish, if nothing can change any more."""
-        if self._source.snapshot().done:
+        if self.over():
             self.finish()
 
     def again(self) -> None:
@@ -292,7 +296,11 @@ class Flusher:
         """Settle, at the end of this shell's cells, what has ended by then."""
         self._fresh = True
         if shell is not None and (self._cells is None or not self._cells.alive or self._cells.shell is not shell):
-            self._cells = CellEnds(shell, self._loop, lambda: bool(self._fresh or self._views or self._late), self._settle)
+            self._cells = CellEnds(shell, self._loop, self._is_wanted, self._settle)
+
+    def _is_wanted(self) -> bool:
+        """Whether something has to be shown before a cell ends; asked on the cell's thread, which shall not wait for the drawing."""
+        return self._fresh or bool(self._late) or any(shown.over() for shown in self._views)
 
     def ended(self, again: Callable[[], object]) -> None:
         """Something has its last form now; between two cells, it is shown `again` with the next one."""

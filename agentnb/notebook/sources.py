@@ -21,6 +21,10 @@ class RunSource:
         """Its state now, with its steps."""
         return self._run.detail()
 
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._run.done
+
     def detail(self, run_id: str) -> RunSnapshot | None:
         """The same, if it is this run."""
         return self._run.detail() if run_id == self._run.id else None
@@ -59,8 +63,11 @@ class RunsSource:
         cancel: Callable[[str], None],
         when_done: Callable[[Callable[[], None]], None],
         budget: Callable[[], Budget | None],
+        *,
+        is_open: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`runs` may grow while the view is open."""
+        """`runs` may grow while the view is open: as long as `is_open` says so, also when all have ended."""
+        self._is_open = is_open
         self._budget = budget
         self._runs = runs
         self._snapshot = snapshot
@@ -70,6 +77,10 @@ class RunsSource:
     def snapshot(self) -> Snapshot:
         """Their state now."""
         return self._snapshot()
+
+    def done(self) -> bool:
+        """Whether all have ended, and no other one can come."""
+        return not self._is_open() and all(run.done for run in self._runs())
 
     def detail(self, run_id: str) -> RunSnapshot | None:
         """One of them with its steps."""

@@ -14,6 +14,9 @@ class ViewSource(Protocol):
     def snapshot(self) -> Snapshot:
         """The state now."""
 
+    def done(self) -> bool:
+        """Whether nothing will change any more, as its snapshot would say: asked at the end of each cell, so it must be quick."""
+
     def detail(self, run_id: str) -> RunSnapshot | None:
         """One of its runs with its steps; None when there is none of that id."""
 

@@ -67,6 +67,9 @@ class FakeSource:
             ]
             return runs[0] if self.group is None else replace(self.group, runs=runs)
 
+    def done(self) -> bool:
+        return self.snapshot().done
+
     def detail(self, run_id: str) -> RunSnapshot | None:
         found = self.snapshot()
         return next((run for run in (found.runs if isinstance(found, GroupSnapshot) else [found]) if run.id == run_id), None)

@@ -147,3 +147,12 @@ def test_the_last_line_is_that_of_the_whole_screen(pieces: list[tuple[str, str]]
     screen = Screen()
     screen.feed(pieces)
     assert last_line(pieces) == next((text for line in reversed(screen.lines) if (text := line.text.strip())), "")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.text("ab\t\n\r\x1b[31m", max_size=60)), max_size=12), st.integers(1, 6))
+def test_whole_plain_lines_written_at_once_read_as_if_they_came_one_character_at_a_time(pieces: list[tuple[str, str]], most: int) -> None:
+    at_once, singly = Screen(max_lines=most), Screen(max_lines=most)
+    at_once.feed(pieces)
+    singly.feed((stream, character) for stream, text in pieces for character in text)
+    assert (at_once.first, list(at_once.lines)) == (singly.first, list(singly.lines))
+    assert at_once.take() == singly.take()
