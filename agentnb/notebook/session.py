@@ -400,6 +400,9 @@ class Session(Verbs, SessionHistory):
         """Its state now, as views show it."""
         return GroupSnapshot(self.id, self.name, "session", [run.snapshot() for run in list(self._live)], self.status.value, self.budget)
 
+    def _is_open(self) -> bool:
+        return self.status is SessionStatus.ACTIVE
+
     def _when_done(self, callback: Callable[[], None]) -> None:
         if self.status is not SessionStatus.ACTIVE:
             call_after_all(self._bound(), callback)
@@ -410,7 +413,8 @@ class Session(Verbs, SessionHistory):
         from agentnb.notebook.display import show
         from agentnb.notebook.sources import RunsSource
 
-        show(RunsSource(lambda: list(self._live), self.snapshot, self.cancel, self._when_done, lambda: self.budget), loops.engine_loop())
+        look = (lambda: list(self._live), self.snapshot, self.cancel, self._when_done, lambda: self.budget)
+        show(RunsSource(*look, is_open=self._is_open), loops.engine_loop())
 
     def __repr__(self) -> str:
         """One line: name, status, counts, where the history is."""

@@ -1,11 +1,12 @@
 """A cell's latency beside twenty processes that print 5,000 lines a second each, with the live view of their session shown.
 
 A real kernel, and a client that does what a page does: it records what comes, asks once for the rows in sight, and times cells that do
-next to nothing. Four cases take turns in one run: the kernel idle; the same twenty processes outside of agentnb, their output to
+next to nothing. These cases take turns in one run: the kernel idle; the same twenty processes outside of agentnb, their output to
 /dev/null ("outside": what the machine itself loses to them); under one session with its view shown ("view"); and at twice the rate
 ("double"). `ratio` is the latency of "view" against the idle kernel's, at the median and the 95th percentile of all rounds,
 `outside_ratio` that of "outside", and `ratio_outside` that of "view" against "outside". `messages_per_s` and `kb_per_s` are what the
-view sends; `bytes_when_doubled` is how much more that is when twice as much is printed. Prints one JSON line.
+view sends; `bytes_when_doubled` is how much more that is when twice as much is printed. Two more cases show the table alone, of ten
+rows ("ten") and of twenty ("rows"): `bytes_when_shown_doubled` is how much more the second sends. Prints one JSON line.
 Usage: python tests/benchmarks/bench_cell.py [ROUNDS [SECONDS]]
 """
 
@@ -32,7 +33,7 @@ from tests.notebook.test_kernel import Kernel  # noqa: E402
 
 PROCESSES = 20
 RATE = 5000
-LIMITS = {"messages_per_s": 10.0, "ratio_p50": 1.2, "ratio_p95": 1.2, "bytes_when_doubled": 1.3}
+LIMITS = {"messages_per_s": 10.0, "ratio_p50": 1.2, "ratio_p95": 1.2, "bytes_when_doubled": 1.3, "bytes_when_shown_doubled": 2.1}
 #: Prints lines of 40 bytes at a rate, in bursts of a twentieth of a second, and counts them.
 TALKER = """
 import os, sys, time
@@ -75,11 +76,11 @@ class Page(Kernel):
                 count, size = count + 1, size + len(json.dumps(got["content"]))
         return count, size
 
-    def see(self) -> None:
-        """Say what a page says whose rows are all in sight, with the first one opened."""
+    def see(self, *, opened: bool) -> None:
+        """Say what a page says whose rows are all in sight, with the first one opened or none."""
         [comm] = [comm for comm, data in self.comms.items() if "_esm" in data["state"]]
         names = json.loads(self.run("import json; print(json.dumps([run.id for run in runs]))"))
-        for content in ({"type": "see", "runs": names}, {"type": "open", "run": names[0]}):
+        for content in ({"type": "see", "runs": names}, {"type": "open", "run": names[0] if opened else None}):
             message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": {"method": "custom", "content": content}})
             self.client.shell_channel.send(message)
 
@@ -118,11 +119,11 @@ def outside(page: Page, talker: Path, seconds: float) -> Sample:
             child.wait()
 
 
-def viewed(page: Page, talker: Path, seconds: float, rate: int) -> Sample:
+def viewed(page: Page, talker: Path, seconds: float, *, rate: int = RATE, count: int = PROCESSES, opened: bool = True) -> Sample:
     """With the processes under a session, and its view."""
     page.comms.clear()
-    page.run(LAUNCH.format(path=str(talker), rate=rate, count=PROCESSES))
-    page.see()
+    page.run(LAUNCH.format(path=str(talker), rate=rate, count=count))
+    page.see(opened=opened)
     time.sleep(1.5)
     try:
         return sampled(page, seconds)
@@ -144,15 +145,17 @@ def figures_of(found: dict[str, list[Sample]]) -> dict[str, Any]:
         figures[f"outside_ratio_{name}"] = round(cuts["outside"][name] / cuts["idle"][name], 3)
         figures[f"ratio_outside_{name}"] = round(cuts["view"][name] / cuts["outside"][name], 3)
     figures["messages_per_s"] = round(max(one.messages_per_s for case in ("view", "double") for one in found[case]), 2)
-    view, double = (statistics.median(one.kb_per_s for one in found[case]) for case in ("view", "double"))
-    return figures | {"view_kb_per_s": round(view, 1), "double_kb_per_s": round(double, 1), "bytes_when_doubled": round(double / view, 3)}
+    sent = {case: statistics.median(one.kb_per_s for one in found[case]) for case in ("view", "double", "rows", "ten")}
+    figures |= {f"{case}_kb_per_s": round(size, 1) for case, size in sent.items()}
+    figures["bytes_when_doubled"] = round(sent["double"] / sent["view"], 3)
+    return figures | {"bytes_when_shown_doubled": round(sent["rows"] / sent["ten"], 3)}
 
 
 def main() -> None:
     """Measure and print."""
     rounds, seconds = ([int(word) for word in sys.argv[1:]] + [5, 6][len(sys.argv) - 1 :])[:2]
     loop = ensure_event_loop()
-    found: dict[str, list[Sample]] = {"idle": [], "outside": [], "view": [], "double": []}
+    found: dict[str, list[Sample]] = {case: [] for case in ("idle", "outside", "view", "double", "rows", "ten")}
     with tempfile.TemporaryDirectory() as folder:
         talker = Path(folder) / "talker.py"
         talker.write_text(TALKER, encoding="utf-8")
@@ -163,8 +166,10 @@ def main() -> None:
             for _ in range(rounds):
                 found["idle"].append(sampled(page, seconds))
                 found["outside"].append(outside(page, talker, seconds))
-                found["view"].append(viewed(page, talker, seconds, RATE))
-                found["double"].append(viewed(page, talker, seconds, 2 * RATE))
+                found["view"].append(viewed(page, talker, seconds))
+                found["double"].append(viewed(page, talker, seconds, rate=2 * RATE))
+                found["rows"].append(viewed(page, talker, seconds, opened=False))
+                found["ten"].append(viewed(page, talker, seconds, count=PROCESSES // 2, opened=False))
         finally:
             page.close()
             loop.close()
