@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import time
 from collections import deque
@@ -24,11 +23,13 @@ from agentnb.events import (
     RunStarted,
     StepFinished,
     StepStarted,
+    StepUsed,
     UsageReported,
     UsageSample,
 )
 from agentnb.notebook.aftermath import look_up
 from agentnb.notebook.budget import Budget, budget_at
+from agentnb.notebook.ending import End
 from agentnb.notebook.hosting import Hosted, Make
 from agentnb.notebook.load import Load
 from agentnb.notebook.reading import OutputReader, log_record
@@ -67,7 +68,7 @@ class LiveRun:
         self.client = client
         self.grace_s = grace_s
         self.status = RunStatus.PENDING
-        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.ended = End()
         self.final: RunFinished | None = None
         self.output = OutputReader(root, self)
         self.version = 0
@@ -159,7 +160,7 @@ class LiveRun:
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, on any thread, at the end; at once if that was already."""
-        self.ended.add_done_callback(lambda _: callback())
+        self.ended.call(callback)
 
     # --- events, on the loop thread
 
@@ -183,7 +184,7 @@ class LiveRun:
                 self._add_tail(event)
             case UsageReported():
                 self._usage = event
-            case UsageSample() | StepStarted() | StepFinished():
+            case UsageSample() | StepStarted() | StepFinished() | StepUsed():
                 self._look(event)
             case RunRetrying():
                 self._attempt = event.attempt
@@ -194,7 +195,7 @@ class LiveRun:
                 self._hosted.cancel()
         self.version = next(_versions)
 
-    def _look(self, event: UsageSample | StepStarted | StepFinished) -> None:
+    def _look(self, event: UsageSample | StepStarted | StepFinished | StepUsed) -> None:
         """What only who watches the run is told."""
         if isinstance(event, UsageSample):
             self._load = (self._load or Load()).taken(event)
@@ -223,8 +224,8 @@ class LiveRun:
         self._attempt = event.attempts
         self.final = event
         self.version = next(_versions)
-        if not self.ended.done():
-            self.ended.set_result(None)
+        if not self.ended.come:
+            self.ended.announce()
 
     def _add_tail(self, event: OutputTail) -> None:
         for stream, text in event.segments:
@@ -286,6 +287,7 @@ class LiveRun:
             warnings=tuple(final.detail.get("warnings") or ()) if final else self._notes,
             budget=self.budget,
             replay_of=run.get("replay_of"),
+            reused_from=run.get("reused_from"),
             note=self._waits[1] if final is None and time.time() < self._waits[0] else "",
             turns=usage.turns if usage else None,
             model=usage.model if usage else None,

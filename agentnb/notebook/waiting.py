@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import itertools
 import os
 import threading
@@ -50,9 +49,7 @@ def wait_all(runs: Sequence[LiveRun], timeout: Timeout, on_interrupt: OnInterrup
 
 def _all_ended(live: Sequence[LiveRun], timeout: float | None) -> bool:
     if len(live) == 1:  # who polls one run shall leave nothing behind at each turn
-        with suppress(concurrent.futures.TimeoutError):
-            live[0].ended.result(timeout)
-        return live[0].done
+        return live[0].ended.wait(timeout)
     ended = threading.Event()
     call_after_all(live, ended.set)  # one wake-up for all of them
     return ended.wait(timeout)
