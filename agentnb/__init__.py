@@ -72,18 +72,27 @@ __all__ = [
     "__version__",
     "artifacts_df",
     "attach",
+    "backup",
     "capabilities",
     "compare",
     "enable_nesting",
     "events_df",
     "export",
+    "gc",
     "grid",
     "options",
+    "plot_compare",
     "runs_df",
     "score",
     "sessions_df",
     "steps_df",
     "supports",
+    "to_jsonl",
+    "to_mlflow",
+    "to_otlp",
+    "to_parquet",
+    "typed",
+    "waterfall",
 ]
 
 if TYPE_CHECKING:
@@ -115,13 +124,15 @@ if TYPE_CHECKING:
     from agentnb.notebook.attach import attach
     from agentnb.notebook.display import options
     from agentnb.notebook.export import export
+    from agentnb.notebook.exports import to_jsonl, to_mlflow, to_otlp, to_parquet
     from agentnb.notebook.grid import grid
     from agentnb.notebook.group import RunGroup
     from agentnb.notebook.handles import RunHandle
     from agentnb.notebook.nesting import enable_nesting
     from agentnb.notebook.scoring import score
     from agentnb.notebook.session import Session
-    from agentnb.notebook.tables import artifacts_df, compare, events_df, runs_df, sessions_df, steps_df
+    from agentnb.notebook.tables import artifacts_df, compare, events_df, plot_compare, runs_df, sessions_df, steps_df, typed, waterfall
+    from agentnb.notebook.upkeep import backup, gc
     from agentnb.programs import Claude, JsonLines
     from agentnb.prompts import LocalModel, OpenAICompatible
     from agentnb.replay import Replay
@@ -142,13 +153,15 @@ else:
         "notebook.attach": "attach",
         "notebook.display": "options",
         "notebook.export": "export",
+        "notebook.exports": "to_jsonl to_mlflow to_otlp to_parquet",
         "notebook.grid": "grid",
         "notebook.group": "RunGroup",
         "notebook.handles": "RunHandle",
         "notebook.nesting": "enable_nesting",
         "notebook.scoring": "score",
         "notebook.session": "Session",
-        "notebook.tables": "artifacts_df compare events_df runs_df sessions_df steps_df",
+        "notebook.tables": "artifacts_df compare events_df plot_compare runs_df sessions_df steps_df typed waterfall",
+        "notebook.upkeep": "backup gc",
         "programs": "Claude JsonLines",
         "prompts": "LocalModel OpenAICompatible",
         "replay": "Replay",

@@ -49,8 +49,8 @@ def _travels(value: Any) -> None:
 
 
 def _modes(value: object) -> object:
-    modes = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    for mode in modes or (value,):
+    modes = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for mode in modes:
         if not isinstance(mode, str) or mode.count("/") != 1 or not mode.isascii() or not mode.isprintable():
             raise ConfigError(f"output_modes: {mode!r} is no media type; write output_modes=['text/plain', 'application/json']")
     return modes

@@ -7,24 +7,23 @@ _SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel, nb.OpenAIComp
 
 _FILE = "write the agent as a Python function and launch it with session.python(...)"
 _MACHINE = "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command"
-_AGAIN = "look in runs_df() for what did not complete, and launch that"
 
 #: Options of a launch or a session -> what to do.
 OPTIONS = {
     "runtime": _MACHINE,
-    "reuse": "every launch runs; look in runs_df() for a completed run with the same params before launching",
+    "reuse": "it belongs to a launch: session.shell(..., reuse=True), session.map(..., reuse=True)",
     "detach": "it belongs to a launch: session.shell(..., detach=True)",
     "on_interrupt": "it belongs to wait(): run.wait(on_interrupt='detach')",
     "cwd": "it is called working_dir",
     "check": "runs raise nothing by themselves; call result.raise_for_status()",
     "shell": "only a Shell target has one: session.shell(command, shell='bash')",
+    "synchronous": "it belongs to nb.Session(...), or set AGENTNB_SYNCHRONOUS",
     "max_parallel": "it belongs to nb.Session(...) and to session.map(...)",
 }
 
 _SESSION = {
     "agent": _FILE,
     "swarm": _FILE,
-    "resume": _AGAIN,
 }
 _NAMES = {
     "Agent": _FILE,
@@ -37,7 +36,6 @@ _COMMANDS = {
     "schema": "there are no agent or swarm files yet",
     "inspect": "there are no agent or swarm files yet; `agentnb show RUN` shows a run",
     "serve": "read the history with `agentnb runs` or nb.runs_df()",
-    "gc": "remove the whole folder of the history when nothing in it is needed any more",
 }
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GOOD, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-FORMATS = ("table", "json", "csv", "parquet")
+FORMATS = ("table", "json", "jsonl", "csv", "parquet")
 
 #: What a table shows when --columns does not say: what fits a terminal.
 COLUMNS = {
@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_logs(commands)
     _add_export(commands)
+    _add_to(commands)
     _add_cancel(commands)
+    _add_gc(commands)
     _add_machine(commands)
     _add_notebooks(commands)
     return parser
@@ -145,6 +147,13 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
 
 
+def _add_to(commands: Any) -> None:
+    from agentnb.handover import arguments
+
+    parser = _add(commands, "to", _to, "hand the history to other tools: OpenTelemetry, Parquet datasets, MLflow")
+    arguments(parser, _to)
+
+
 def _add_cancel(commands: Any) -> None:
     parser = _add(commands, "cancel", _cancel, "end a live run, whichever process launched it, and wait for its end")
     parser.add_argument("run", metavar="RUN", help="the run's id, the start of it, or its name")
@@ -152,8 +161,24 @@ def _add_cancel(commands: Any) -> None:
     parser.add_argument("--reason", default="cancelled from the command line", help="why; it is kept with the run")
 
 
+def _add_gc(commands: Any) -> None:
+    parser = _add(commands, "gc", _gc, "remove old runs from the history, and files that nothing refers to")
+    parser.add_argument("--older-than", metavar="AGE", help="runs that ended longer ago (30d, 12h), or before a day (2026-01-31)")
+    parser.add_argument("--max-size", metavar="SIZE", help="the oldest runs, until the history takes at most SIZE (10GiB)")
+    parser.add_argument("--session", action="append", help="runs of this session (name or id); may be repeated")
+    parser.add_argument("--workspaces", action="store_true", help="also runs whose workspace folder was left, with that folder")
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing, say what would go")
+    _store(parser)
+    _format(parser, ("table", "json"))
+    parser = _add(commands, "backup", _backup, "copy the history, also while it is written, to a folder that AGENTNB_HOME may point at")
+    parser.add_argument("dest", metavar="DEST", help="the folder to make")
+    _store(parser)
+    _format(parser, ("table", "json"))
+
+
 def _add_machine(commands: Any) -> None:
-    parser = _add(commands, "doctor", _doctor, "what this machine can do, and why not")
+    parser = _add(commands, "doctor", _doctor, "what this machine can do, and why not; whether the history is whole")
+    parser.add_argument("--deep", action="store_true", help="check all of a large history, too, however long that takes")
     _store(parser)
     _format(parser, ("table", "json"))
     model = _add(commands, "model", _model, "the small language model that needs no key and no network")
@@ -196,10 +221,24 @@ def _frame(args: argparse.Namespace) -> int:
     if getattr(args, "run", None):
         filters["run"] = reader.find_run(root, args.run)
     columns = [name.strip() for name in args.columns.split(",")] if args.columns else None
+    if args.format == "jsonl":
+        return _lines(root, args, filters | ({"columns": columns} if columns else {}))
     if columns is None and args.format == "table" and not getattr(args, "full", False):
         columns = COLUMNS[args.name]
     frame = getattr(frames, f"{args.name}_df")(root, columns=columns, **filters)
     write_frame(frame, args.format, sys.stdout, args.output)
+    return GOOD
+
+
+def _lines(root: Path, args: argparse.Namespace, filters: Any) -> int:
+    from agentnb.history.jsonl import stream_jsonl, write_jsonl
+    from agentnb.printing import TerminalText
+
+    if args.output is not None:
+        write_jsonl(root, args.output.absolute(), args.name, filters, overwrite=True)
+        return GOOD
+    out: Any = TerminalText(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
+    stream_jsonl(root, out.write, args.name, filters)
     return GOOD
 
 
@@ -244,6 +283,15 @@ def _export(args: argparse.Namespace) -> int:
     return GOOD
 
 
+def _to(args: argparse.Namespace) -> int:
+    from agentnb.handover import filters_of
+    from agentnb.printing import clean
+
+    root = _root(args)
+    sys.stdout.write(clean(args.hand(root, args, filters_of(root, args))))
+    return GOOD
+
+
 def _cancel(args: argparse.Namespace) -> int:
     from agentnb.notebook.attach import attach
     from agentnb.printing import clean
@@ -258,12 +306,31 @@ def _cancel(args: argparse.Namespace) -> int:
     return GOOD
 
 
+def _gc(args: argparse.Namespace) -> int:
+    from agentnb.notebook.upkeep import gc
+    from agentnb.printing import clean, json_text
+
+    chosen = {"older_than": args.older_than, "max_size": args.max_size, "session": args.session}
+    done = gc(**chosen, workspaces=args.workspaces, dry_run=args.dry_run, store=args.store)
+    sys.stdout.write(json_text(done.to_dict()) if args.format == "json" else f"{clean(str(done))}\n")
+    return GOOD
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from agentnb.notebook.upkeep import backup
+    from agentnb.printing import clean, json_text
+
+    done = backup(args.dest, store=args.store)
+    sys.stdout.write(json_text(done.to_dict()) if args.format == "json" else f"{clean(str(done))}\n")
+    return FAILED if done.missing else GOOD
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from agentnb.doctor import examine, report
     from agentnb.history.store import Store
     from agentnb.printing import json_text
 
-    findings = examine(Store.locate(args.store))
+    findings = examine(Store.locate(args.store), deep=args.deep)
     sys.stdout.write(json_text([finding._asdict() for finding in findings]) if args.format == "json" else report(findings))
     return FAILED if any(finding.state == "broken" for finding in findings) else GOOD
 

@@ -211,10 +211,11 @@ def shortened(text: str) -> str:
 
 
 def text_of(output: NotebookNode) -> str:
-    """The plain text of one output; nothing for one that has none, and a word for a figure."""
+    """The plain text of one output; nothing for one that has none, and what a figure says of itself."""
     data: Any = output.get("data", {})
     if any(kind.startswith("image/") for kind in data):
-        return "(a figure: the notebook shows it; keep the executed one with --output FILE)"
+        told = next((kind["alt"] for kind in output.get("metadata", {}).values() if isinstance(kind, dict) and kind.get("alt")), "")
+        return f"(a figure: {told or 'the notebook shows it'}; keep the executed one with --output FILE)"
     found: Any = output.get("text") if output.output_type == "stream" else data.get("text/plain", "")
     return found if isinstance(found, str) else "".join(found or ())
 

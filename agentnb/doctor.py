@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import socket
-import sqlite3
 import sys
 import tempfile
 import threading
@@ -39,12 +38,14 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(store: Path) -> list[Finding]:
-    """Look at everything agentnb can use; `store` is the history's folder, which is only created if it is there already."""
+def examine(store: Path, *, deep: bool = False) -> list[Finding]:
+    """Look at everything agentnb can use; `store` is the history's folder, which is not created. `deep`: check all of it, however large."""
+    first = [
+        Finding("python", "ok", f"{platform.python_version()} ({sys.executable}) on {platform.system()} {platform.release()}"),
+        Finding("agentnb", "ok", __version__),
+        *_store(store, deep=deep),
+    ]
     checks: list[Callable[[], Finding]] = [
-        lambda: Finding("python", "ok", f"{platform.python_version()} ({sys.executable}) on {platform.system()} {platform.release()}"),
-        lambda: Finding("agentnb", "ok", __version__),
-        lambda: _store(store),
         _supervisor,
         _processes,
         _cgroup,
@@ -56,7 +57,7 @@ def examine(store: Path) -> list[Finding]:
         lambda: _program("chromium", "a browser for the browser tests", "apt-get install chromium"),
         *(_package(name, extra) for name, extra in PACKAGES.items()),
     ]
-    return [check() for check in checks]
+    return first + [check() for check in checks]
 
 
 def report(findings: list[Finding]) -> str:
@@ -68,35 +69,41 @@ def report(findings: list[Finding]) -> str:
 # --- the core -------------------------------------------------------------------------------------------------------
 
 
-def _store(root: Path) -> Finding:
+def _store(root: Path, *, deep: bool) -> list[Finding]:
+    from agentnb.history.locking import check_locks
     from agentnb.history.store import DATABASE
 
+    there = root if root.exists() else next(folder for folder in root.parents if folder.exists())
+    if os.access(there, os.W_OK):
+        try:
+            check_locks(there)
+        except AgentnbError as bad:
+            return [Finding("store", "broken", str(bad))]
     if not root.exists():
-        parent = next(folder for folder in root.parents if folder.exists())
-        if os.access(parent, os.W_OK):
-            return Finding("store", "ok", f"{root} is not there yet; the first session makes it")
-        return Finding("store", "broken", f"{root} cannot be made: no right to write in {parent}; set AGENTNB_HOME to a folder of yours")
+        if os.access(there, os.W_OK):
+            return [Finding("store", "ok", f"{root} is not there yet; the first session makes it")]
+        return [Finding("store", "broken", f"{root} cannot be made: no right to write in {there}; set AGENTNB_HOME to a folder of yours")]
     if not os.access(root, os.W_OK):
-        return Finding("store", "broken", f"{root} cannot be written to; set AGENTNB_HOME to a folder of yours")
+        return [Finding("store", "broken", f"{root} cannot be written to; set AGENTNB_HOME to a folder of yours")]
     if not (root / DATABASE).exists():
-        return Finding("store", "ok", f"{root} is empty")
-    if trouble := _integrity(root / DATABASE):
-        return Finding("store", "broken", f"{root / DATABASE}: {trouble}; move it away to start a new one")
-    size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1e6
-    free = shutil.disk_usage(root).free / 1e9
-    return Finding("store", "ok", f"{root}: sound, {size:.1f} MB; {free:.1f} GB free on its disk")
+        return [Finding("store", "ok", f"{root} is empty")]
+    return _checked(root, deep=deep)
 
 
-def _integrity(database: Path) -> str:
-    """What SQLite's quick check says against the database; nothing when it is sound."""
-    from agentnb.history.reader import reading
+def _checked(root: Path, *, deep: bool) -> list[Finding]:
+    """What is wrong with a store that is there, a finding each; else what was looked at."""
+    from agentnb.history.integrity import check
+    from agentnb.history.removal import size_of
 
     try:
-        with reading(database.parent) as db:
-            [(verdict,), *_] = db.execute("PRAGMA quick_check(1)").fetchall()
-    except (AgentnbError, sqlite3.Error) as bad:
-        return str(bad)
-    return "" if verdict == "ok" else str(verdict)
+        checked = check(root, deep=deep)
+    except AgentnbError as bad:
+        return [Finding("store", "broken", str(bad))]
+    looked = ", ".join(checked.said)
+    if checked.troubles:
+        return [Finding("store", "broken", str(trouble)) for trouble in checked.troubles] + [Finding("store checked", "ok", looked)]
+    size, free = size_of(root) / 1e6, shutil.disk_usage(root).free / 1e9
+    return [Finding("store", "ok", f"{root}: sound, {size:.1f} MB; {free:.1f} GB free on its disk; checked: {looked}")]
 
 
 def _supervisor() -> Finding:
@@ -221,6 +228,8 @@ PACKAGES = {
     "anywidget": "",
     "matplotlib": "plot",
     "pyarrow": "parquet",
+    "adbc-driver-sqlite": "arrow",
+    "mlflow-skinny": "mlflow",
     "a2a-sdk": "a2a",
 }
 

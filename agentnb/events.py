@@ -165,6 +165,18 @@ class StepFinished(Message):
 
 
 @dataclass(slots=True)
+class StepUsed(Message):
+    """What a step that has ended used, where that is known only later; laid over what its end said. None: nothing new."""
+
+    type = "step_used"
+    run_id: str
+    step_id: str
+    tokens: Json | None = None
+    cost_usd: float | None = None
+    at: int = field(default_factory=now_us)
+
+
+@dataclass(slots=True)
 class ArtifactSaved(Message):
     """An artifact is on disk. `artifact`: the fields of model.Artifact (source_run, source_step, checksum, ...)."""
 
@@ -262,6 +274,7 @@ RECORDED: tuple[type[Message], ...] = (
     RunRetrying,
     StepStarted,
     StepFinished,
+    StepUsed,
     ArtifactSaved,
     UsageReported,
     BudgetCrossed,

@@ -187,6 +187,16 @@ def _more_than_zero(value: float | None, advice: str = "") -> float | None:
     return value
 
 
+def _inputs(value: object) -> object:
+    given = (value,) if isinstance(value, str | Path) else value
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"inputs: {value!r} is no list of files; write inputs=['data/*.csv', 'script.py']")
+    for item in given:
+        if not isinstance(item, str | Path) or not str(item).strip() or "\0" in str(item):
+            raise ConfigError(f"inputs: {item!r} names no file; write inputs=['data/*.csv', 'script.py']")
+    return tuple(map(str, given))
+
+
 def _handler(value: object) -> object:
     return value if isinstance(value, Handler) else _handler_command(value)
 
@@ -201,7 +211,10 @@ class ExecutionConfig(Data):
     `working_dir`: default the notebook's current directory. `stdin`: text for the child; default none (an empty stdin);
     ``stdin=True`` keeps it open for ``run.send(...)``. `workspace`: nb.Worktree, nb.TempCopy or nb.Shared, where the run works,
     with `working_dir` relative to its top; default none, and then nobody looks at what changed. `artifacts`: glob patterns of files to
-    keep, relative to the working directory. Commands that run after the last attempt, in this order: `on_success`; `on_failure`, then
+    keep, relative to the working directory. `inputs`: files, folders or globs that the run reads, relative to the working directory;
+    templates in them are filled with the run's parameters. They have to be there when it is launched, and with ``reuse=True`` their content
+    counts (of a folder all that is below it, but for .git, __pycache__ and .ipynb_checkpoints). Commands that run after the last attempt,
+    in this order: `on_success`; `on_failure`, then
     `rollback`, when the run failed, timed out or was cancelled; `cleanup` always. Each is a shell line, nb.Shell, nb.Command or
     nb.Handler, and has 60 s; an nb.Handler can have more, or less.
     """
@@ -217,6 +230,7 @@ class ExecutionConfig(Data):
     validation: Validation | None = None
     grace: Seconds | None = None
     artifacts: tuple[str, ...] = ()
+    inputs: Annotated[tuple[str, ...], BeforeValidator(_inputs)] = ()
     on_success: HandlerSpec | None = None
     on_failure: HandlerSpec | None = None
     rollback: HandlerSpec | None = None
@@ -238,6 +252,7 @@ class ExecutionConfig(Data):
             validation: Validation | None = None,
             grace: Duration | None = None,
             artifacts: str | Sequence[str] = (),
+            inputs: str | Path | Sequence[str | Path] = (),
             on_success: str | Shell | Command | Handler | None = None,
             on_failure: str | Shell | Command | Handler | None = None,
             rollback: str | Shell | Command | Handler | None = None,

@@ -23,7 +23,12 @@ def stamp_of(owner: str) -> int:
 
 def mark_of(stamp: int, key: int) -> int:
     """The mark of a run's processes."""
-    return stamp << _KEY_BITS | key & (1 << _KEY_BITS) - 1
+    return stamp << _KEY_BITS | key_of(key)
+
+
+def key_of(key: int) -> int:
+    """The part of a run's number that its mark has room for."""
+    return key & (1 << _KEY_BITS) - 1
 
 
 def read_mark(limits: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from agentnb.errors import StoreError
 from agentnb.history.reader import read_output, read_run
-from agentnb.history.store import DATABASE, Store
+from agentnb.history.store import DATABASE, READER_BUSY_MS, Store
 from agentnb.states import RunStatus
 
 CHUNK = 1 << 20
@@ -64,7 +64,7 @@ class Stream:
 def recover(root: Path) -> None:
     """Let runs whose supervisor died read interrupted. A store that cannot be written to stays as it is."""
     if (root / DATABASE).exists():
-        with suppress(StoreError), Store.open(root) as store:
+        with suppress(StoreError), Store.open(root, busy_ms=READER_BUSY_MS) as store:
             store.recover()
 
 

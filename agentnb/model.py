@@ -134,6 +134,8 @@ class Run(Record):
     parent_run_id: RunId | None = None
     cache_key: str | None = None
     replay_of: RunId | None = None
+    reused_from: RunId | None = None
+    resumed_from: RunId | None = None
     detached: bool = False
     trace_id: str | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from agentnb.commands import Argv, Folder, Spec
-from agentnb.data import Env, JsonSchema
+from agentnb.data import Env, JsonSchema, Secret
 from agentnb.errors import ConfigError
 from agentnb.prompts import OPEN_PROMPT, PromptText
 
@@ -56,7 +57,21 @@ def _servers(value: object) -> object:
         raise ConfigError(
             f"mcp_config: {value!r} is no MCP configuration; give the path of a file, or {{'mcpServers': {{'name': {{'command': ...}}}}}}"
         )
-    return dict(value)
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False, default=_plain))
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RecursionError) as bad:
+        raise ConfigError(f"mcp_config: it is no JSON data: {bad}") from None
+    return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Secret):
+        raise ConfigError("mcp_config: a secret there would be seen by `ps`; write '${NAME}', and give env={'NAME': nb.Secret(...)}")
+    raise TypeError(f"{type(value).__name__} in it cannot be written as JSON")
 
 
 class Claude(Spec):
@@ -69,7 +84,8 @@ class Claude(Spec):
     output is data that fits it. `model`: an alias or a full name; default the CLI's. `system_prompt` replaces the CLI's own,
     `append_system_prompt` adds to it. `permission_mode`: as the CLI has them; "bypassPermissions" asks for nothing and denies nothing: only
     in a sandbox. `max_turns`: it is ended, as a failure, after so many. `resume`: the `agent_session` of an earlier run in the same
-    directory, whose conversation goes on (see also ``run.reply``). `mcp_config`: a file's path, or the configuration as a mapping.
+    directory, whose conversation goes on (see also ``run.reply``). `mcp_config`: a file's path, or the configuration as a mapping;
+    it is kept in the history and seen by `ps`: for a key write "${NAME}" in it, and give ``env={"NAME": nb.Secret(...)}``.
     """
 
     type: Literal["claude"] = "claude"
@@ -99,6 +115,13 @@ class Claude(Spec):
     def _no_option(cls, value: str | None) -> str | None:
         if value is not None and value.startswith("-"):
             raise ConfigError(f"{value!r} begins with '-' and would be taken for an option of the command line")
+        return value
+
+    @field_validator("system_prompt", "append_system_prompt")
+    @classmethod
+    def _no_nul(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
+            raise ConfigError("it contains a NUL character, which no process can be given")
         return value
 
     @property

@@ -12,7 +12,8 @@ from agentnb.printing import cell, clean, json_text, table
 _TIMES = ("created_at", "started_at", "finished_at")
 #: What is shown of a run, in this order, when it is known.
 _SHOWN = (
-    "id", "name", "status", "target_kind", "command", "session_id", "group_id", "parent_run_id", "replay_of", "trace_id", *_TIMES,
+    "id", "name", "status", "target_kind", "command", "session_id", "group_id", "parent_run_id", "replay_of", "reused_from", "resumed_from",
+    "trace_id", *_TIMES,
     "run_s", "timeout_s", "attempts", "exit_code", "signal", "reason", "cpu_s", "peak_memory_bytes", "processes", "input_tokens",
     "output_tokens", "cost_usd", "files_changed", "insertions", "deletions", "workspace", "stdout_bytes", "stderr_bytes",
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,9 +22,10 @@ def _path(value: object) -> str:
 def _speed(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    sane = isinstance(value, int | float) and not isinstance(value, bool)
+    if not sane or not (0 < value <= sys.float_info.max or value == math.inf):  # type: ignore[operator]
         raise ConfigError(f"speed: {value!r} must be a number above 0 (10: ten times faster), or None for no waiting at all")
-    return None if math.isinf(value) else float(value)
+    return None if value == math.inf else float(value)  # type: ignore[arg-type]
 
 
 class Replay(Spec):

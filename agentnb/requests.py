@@ -25,6 +25,7 @@ class OpenSession(Message):
     """Start a session. `session`: the fields of model.Session; `store`: the absolute path of the store's folder.
 
     `budget`: what it may spend (engine/budget.py), or None; its `spent`: what the client knows to be spent.
+    `synchronous`: "full" when commits shall be on the disk before anybody hears of them; it then holds for all sessions of the store here.
     """
 
     type = "open_session"
@@ -32,6 +33,7 @@ class OpenSession(Message):
     store: str
     max_parallel: int
     budget: Json | None = None
+    synchronous: str = "normal"
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class SetEnv(Message):
 
 @dataclass(slots=True)
 class Launch(Message):
-    """Queue a run. `run`: the fields of model.Run; `work`: see engine/work.py."""
+    """Queue a run. `run`: the fields of model.Run, and in `again` what launches it again (agents/again.py); `work`: see engine/work.py."""
 
     type = "launch"
     run: Json

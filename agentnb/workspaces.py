@@ -106,12 +106,15 @@ class Shared(Data):
 
 
 AnyWorkspace = Worktree | TempCopy | Shared
+_BY_TYPE: dict[object, type[AnyWorkspace]] = {"worktree": Worktree, "temp_copy": TempCopy, "shared": Shared}
 
 
 def _workspace(value: object) -> object:
     """What was given for a workspace, if it is one. Raises ConfigError that says what to write."""
     if value is None or isinstance(value, Worktree | TempCopy | Shared):
         return value
+    if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"] in _BY_TYPE:  # as it is in JSON
+        return _BY_TYPE[value["type"]](**value)
     if isinstance(value, type) and issubclass(value, Worktree | TempCopy | Shared):
         raise ConfigError(f"workspace: {value.__name__} is a class; write nb.{value.__name__}('.')")
     shown = repr(str(value)) if isinstance(value, str | Path) else "'.'"

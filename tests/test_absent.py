@@ -20,7 +20,7 @@ def test_a_name_of_the_package_that_is_not_in_is_said_to_be_so(name: str) -> Non
         getattr(nb, name)
 
 
-@pytest.mark.parametrize("name", ["agent", "swarm", "resume"])
+@pytest.mark.parametrize("name", ["agent", "swarm"])
 def test_a_verb_of_a_session_that_is_not_in_is_said_to_be_so(name: str) -> None:
     session = Session.__new__(Session)  # the names are of the class: nothing needs to be started
     assert not hasattr(session, name)
@@ -39,7 +39,7 @@ def test_other_names_are_unknown_as_ever() -> None:
     assert copy.copy(session) is not session
 
 
-@pytest.mark.parametrize("name", ["run", "validate", "schema", "inspect", "serve", "gc"])
+@pytest.mark.parametrize("name", ["run", "validate", "schema", "inspect", "serve"])
 def test_a_command_that_is_not_in_is_bad_usage_and_says_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "file", "--x", "y"]) == 2
     said = capsys.readouterr()
@@ -52,7 +52,9 @@ def test_nothing_that_is_there_is_called_absent(tmp_path: Path) -> None:
     assert not [name for name in dir(Session) if absent.of_session(name)]
     assert not {*absent.OPTIONS} & {*ExecutionConfig.model_fields}
     assert not [
-        name for name in ("runs", "steps", "show", "logs", "export", "cancel", "doctor", "demo", "lab", "model") if absent.of_command(name)
+        name
+        for name in ("runs", "steps", "show", "logs", "export", "to", "cancel", "gc", "backup", "doctor", "demo", "lab", "model")
+        if absent.of_command(name)
     ]
 
 

@@ -6,10 +6,12 @@ import json
 import os
 import pty
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -351,6 +353,24 @@ def test_doctor_says_when_the_store_is_broken(run, store) -> None:
     assert code == 1
     line = next(line for line in out.splitlines() if " store " in line)
     assert line.startswith("✗ broken")
+
+
+def test_doctor_names_what_is_wrong_with_the_history_a_line_each(run, history, store) -> None:
+    (store / "runs" / history["good"]).mkdir()
+    with closing(sqlite3.connect(store / "history.db")) as db, db:
+        db.execute(
+            "UPDATE logs SET path = 'runs/gone/stdout.log', inline = NULL WHERE run_id = ? AND stream = 'stdout'", (history["good"],)
+        )
+        db.execute("DELETE FROM runs WHERE id = ?", (history["bad"],))
+    code, out, _ = run("doctor", "--deep", "--format", "json")
+    found = [finding for finding in json.loads(out) if finding["name"].startswith("store")]
+    assert code == 1
+    assert [finding["state"] for finding in found] == ["broken", "broken", "ok"]
+    assert found[0]["text"].startswith(f"runs have events, but no row of their own (1): run {history['bad']}; `agentnb gc` removes")
+    assert found[1]["text"].startswith(f"logs are missing (1): run {history['good']}, {store / 'runs/gone/stdout.log'}; copy them back")
+    assert run("gc")[0] == 0
+    assert "row of their own" not in run("doctor")[1]
+    assert found[2]["text"].startswith("integrity_check of ")
 
 
 def test_interrupting_the_follower_is_quiet(store, history) -> None:

@@ -28,9 +28,10 @@ def call(program: Path, *words: str, mode: str = "text", prompt: str = "hi") -> 
 
 
 def test_its_events_have_the_fields_of_recorded_ones(fake: Path) -> None:
-    recorded = Path(__file__).parent / "data" / "claude" / "2.1.197_partial.jsonl"
+    folder = Path(__file__).parent / "data" / "claude"
     known: dict[str, set[str]] = {}
-    for line in recorded.read_text(encoding="utf-8").splitlines():
+    recorded = [folder / "2.1.197_partial.jsonl", folder / "2.1.330_agent.jsonl"]
+    for line in "".join(path.read_text(encoding="utf-8") for path in recorded).splitlines():
         event = json.loads(line)
         known.setdefault(event["type"], set()).update(event)
     said = call(fake, "-p", "--output-format", "stream-json", "--include-partial-messages", "--verbose", mode="tools")

@@ -6,6 +6,7 @@ Chunks are those of the chat completions of OpenAI and llama.cpp. Only the stand
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from typing import Any, NamedTuple
@@ -71,9 +72,10 @@ class _Figures:
             speed = timings.get("predicted_per_second")
             self.speed = float(speed) if self.output > 1 and isinstance(speed, int | float) and 0 < speed < _NONSENSE else None
         if isinstance(usage := chunk.get("usage"), dict):
-            self.input, self.output = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+            read, self.output = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
             details = usage.get("prompt_tokens_details")
-            self.cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+            self.cached = min(_count(details.get("cached_tokens")), read) if isinstance(details, dict) else None
+            self.input = read - (self.cached or 0)  # the server counts those among the others, and we do not
 
     def tokens_per_s(self) -> float | None:
         """Tokens after the first, by the time since the first."""
@@ -84,6 +86,14 @@ class _Figures:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _NONSENSE else 0
+
+
+def _written(content: Any) -> Any:
+    """The text of a message; some servers send it in parts that have a type."""
+    if not isinstance(content, list):
+        return content
+    parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 class Answer:
@@ -124,7 +134,7 @@ class Answer:
 
     def _choice(self, choice: dict[str, Any]) -> None:
         message = choice.get("delta") or choice.get("message") or {}
-        text = message.get("content") or message.get("refusal")
+        text = _written(message.get("content")) or message.get("refusal")
         if isinstance(text, str) and text:
             self._figures.heard()
             self._pieces.append(text)
@@ -151,6 +161,9 @@ class Answer:
             return self.fail(NoAnswer("execution_failed", "the server's content filter cut the answer; ask differently"))
         if not text and self.finish in {"tool_calls", "function_call"}:
             return self.fail(NoAnswer("execution_failed", "the model asked for a tool instead of answering, and nothing runs tools here"))
+        if not text and self.finish == "length" and self.asked.schema is None:
+            bound = f"max_tokens={self.asked.max_tokens}" if self.asked.max_tokens else "the most tokens that the server allows"
+            return self.fail(NoAnswer("execution_failed", f"the model came to no word of its answer within {bound}; give max_tokens more"))
         if self.asked.schema is not None:
             try:
                 output = self._parsed(text, self.asked.schema)
@@ -158,6 +171,8 @@ class Answer:
                 return self.fail(bad)
         self._report()
         tokens = {"input": self._figures.input, "output": self._figures.output}
+        if self._figures.cached:
+            tokens["cache_read"] = self._figures.cached
         cost = self._cost()
         self._step("completed", output=output, tokens=tokens, **({"cost_usd": cost} if cost is not None else {}))
         self.channel.send({"t": "result", "output": output})
@@ -196,7 +211,7 @@ class Answer:
         if self.asked.prices is None:
             return None
         reading, writing = self.asked.prices
-        return (self._figures.input * reading + self._figures.output * writing) / 1e6
+        return ((self._figures.input + (self._figures.cached or 0)) * reading + self._figures.output * writing) / 1e6
 
     def _step(self, status: str, **fields: Any) -> None:
         self.channel.send({"t": "step", "id": _STEP_ID, "status": status} | fields)
@@ -208,7 +223,17 @@ def told(error: Any) -> NoAnswer:
     if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
         counts = f"{_count(error.get('n_prompt_tokens'))} tokens, and the model reads at most {_count(error.get('n_ctx'))}"
         return NoAnswer("invalid_config", f"the prompt is too long: it has {counts}; shorten the prompt, the history or the system prompt")
-    return NoAnswer("execution_failed", f"the model failed: {str(message or error)[:2000]}")
+    return NoAnswer(_kind(error), f"the model failed: {str(message or error)[:2000]}")
+
+
+def _kind(error: Any) -> str:
+    """What an error in the middle of a stream means: its code is a status, or a word, as is its type."""
+    words = [str(error.get(name)).lower() for name in ("code", "type", "status") if error.get(name)] if isinstance(error, dict) else []
+    if "429" in words or any("rate_limit" in word for word in words):
+        return "rate_limited"
+    if any(re.fullmatch("5..|408", word) or "overloaded" in word or word in {"server_error", "api_error"} for word in words):
+        return "runtime_error"
+    return "execution_failed"
 
 
 def _refuse(name: str) -> None:

@@ -17,6 +17,8 @@ from agentnb.programs import Claude
 
 #: Options that a parameter of the same name sets, unless the spec sets them itself.
 _OPTIONS = ("model", "permission_mode", "max_turns", "tools", "system_prompt", "append_system_prompt")
+#: Interrupted, the CLI tells what it cost: at once, or in 1.5 s where it has a tool to end; by SIGTERM it just ends.
+INTERRUPT_S = 4.0
 _PARSER = "agentnb.agents.claude_stream:ClaudeStream"
 
 
@@ -49,7 +51,8 @@ class _ClaudeAdapter:
         env = {"CLAUDE_CODE_MAX_RETRIES": "0"}  # a run's own `retry` decides, not the CLI's 90 s of attempts
         if spec.permission_mode == "bypassPermissions" and os.geteuid() == 0:
             env["IS_SANDBOX"] = "1"  # else the CLI refuses that mode to root
-        return work | {"stdin": _prompt(spec, asked.cwd), "env": env, "linger_s": LINGER_S, "budget_option": "--max-budget-usd"}
+        work |= {"linger_s": LINGER_S, "interrupt_s": INTERRUPT_S, "budget_option": "--max-budget-usd"}
+        return work | {"stdin": _prompt(spec, asked.cwd), "env": env}
 
     def reply(self, spec: Claude, text: str, finished: Finished) -> Claude:
         if finished.agent_session is None:

@@ -37,6 +37,12 @@ def brief(value: Any) -> Any:
     return [brief(item) for item in value] if isinstance(value, list) else value
 
 
+def length(block: Json) -> int:
+    """About how many characters the model wrote for a block."""
+    written = block.get("text") or block.get("thinking")
+    return len(written) if isinstance(written, str) else len(str(block.get("input", "")))
+
+
 def flat(content: Any) -> Any:
     """A tool's result: text when it is nothing else, else its blocks."""
     if isinstance(content, list) and all(

@@ -7,27 +7,20 @@ nothing: they are in the raw stream, which is kept.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from agentnb.agents import claude_verdict
-from agentnb.agents.claude_blocks import brief, described, flat, mapping, text_of, texts
+from agentnb.agents.claude_blocks import brief, described, flat, length, mapping, text_of, texts
+from agentnb.agents.claude_shares import Ledger, call
+from agentnb.agents.claude_totals import Totals
 from agentnb.agents.claude_turn import Turn
 from agentnb.events import Json
 
 _NOTHING: tuple[Json, ...] = ()
-_TOKENS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_input_tokens": "cache_read_tokens",
-    "cache_creation_input_tokens": "cache_write_tokens",
-}
-_OF_MODELS = {
-    "inputTokens": "input_tokens",
-    "outputTokens": "output_tokens",
-    "cacheReadInputTokens": "cache_read_tokens",
-    "cacheCreationInputTokens": "cache_write_tokens",
-}
+#: What the CLI says of an MCP server that cannot be used.
+_MISSING = ("failed", "needs-auth")
 
 
 class ClaudeStream:
@@ -42,10 +35,14 @@ class ClaudeStream:
         self._streamed: set[str] = set()
         self._tools: dict[str, str | None] = {}
         self._over: set[str] = set()
+        self._background: set[str] = set()
+        self._ledger = Ledger()
+        self._models: Json = {}
+        self._totals = Totals(resumed=resume is not None)
         self._denied: set[str] = set()
+        self._warned: set[str] = set()
         self._numbers = 0
         self._current: str | None = None
-        self._sums: dict[str, int] = {}
         self._line_open = False
         self._verdict: Json | None = None
 
@@ -69,8 +66,8 @@ class ClaudeStream:
         return found if self._verdict is None else [*found, {"t": "done"}]  # it goes on after a result: its time begins anew
 
     def end(self, exit_code: int | None, signal: int | None, stderr: str) -> Iterable[Json]:
-        """The verdict: that of the last result, for there may be several."""
-        return [self._verdict or claude_verdict.without_result(self._asked, exit_code, signal, stderr)]
+        """What steps turned out to use, and the verdict: that of the last result, for there may be several."""
+        return [*self._ledger.used(self._models), self._verdict or claude_verdict.without_result(self._asked, exit_code, signal, stderr)]
 
     # --- text while it comes
 
@@ -131,7 +128,7 @@ class ClaudeStream:
             return self._count(turn, mapping(message.get("usage")), start=True)
         reports = self._end_turn(parent)
         self._numbers += 1
-        turn = self._turns[parent] = Turn(f"turn {self._numbers}", message_id)
+        turn = self._turns[parent] = Turn(f"turn {self._numbers}", message_id, text_of(message.get("model")) or "")
         start: Json = {"t": "step", "id": turn.id, "kind": "turn", "name": turn.id, "status": "running"}
         if parent in self._tools:
             start["parent"] = parent
@@ -144,8 +141,10 @@ class ClaudeStream:
         end: Json = {"t": "step", "id": turn.id, "status": status}
         if output := turn.output():
             end["output"] = output
-        if tokens := turn.tokens(final=turn.message in self._complete):
+        final = turn.message in self._complete
+        if tokens := turn.tokens(final=final):
             end["tokens"] = tokens
+            self._ledger.add(call(turn.id, turn.model, turn.told, final=final, length=turn.length), parent)
         self._complete.discard(turn.message)
         self._streamed.discard(turn.message)
         return [end]
@@ -153,6 +152,7 @@ class ClaudeStream:
     def _block(self, turn: Turn, parent: str | None, block: Any) -> Iterable[Json]:
         data = {"type": "text", "text": block} if isinstance(block, str) else mapping(block)
         kind, text = data.get("type"), data.get("text")
+        turn.length += length(data)
         if kind == "text" and isinstance(text, str):
             turn.text.append(text)
             return self._print(text) if parent is None and turn.message not in self._streamed and text else _NOTHING
@@ -167,10 +167,12 @@ class ClaudeStream:
     # --- tools
 
     def _begin_tool(self, turn: Turn, parent: str | None, tool: str, block: Json) -> Iterable[Json]:
+        turn.tools += 1
         if tool in self._tools or tool in self._over:
             return _NOTHING
         name = text_of(block.get("name")) or "tool"
         self._tools[tool] = parent
+        self._ledger.tool(tool, parent)
         start = {
             "t": "step",
             "id": tool,
@@ -189,15 +191,33 @@ class ClaudeStream:
             data = mapping(block)
             tool = text_of(data.get("tool_use_id"))
             if data.get("type") == "tool_result" and tool in self._tools:
+                if tool in self._background and data.get("is_error") is not True:
+                    continue  # it works on, and a notification will tell of its end
+                self._last_word(tool, mapping(event.get("tool_use_result")))
                 reports += self._end_tool(tool, data)
         return reports
 
-    def _end_tool(self, tool: str, block: Json) -> Iterable[Json]:
+    def _last_word(self, tool: str, told: Json) -> None:
+        """What a sub-agent's last message used is told with its result; the message itself may not be in the stream."""
+        usage, turn = told.get("usage"), self._turns.get(tool)
+        if type(usage) is not dict:
+            return
+        if turn is None or turn.tools:
+            self._ledger.add(call(tool, told.get("resolvedModel"), usage, final=True), tool)
+        else:
+            self._complete.add(turn.message)
+            turn.told = turn.told | usage
+            if type(written := usage.get("output_tokens")) is int and written >= 0:
+                turn.usage["output_tokens"] = written
+
+    def _end_tool(self, tool: str, block: Json) -> list[Json]:
         reports = self._end_turn(tool)  # of a sub-agent that it was
         parent = self._tools.pop(tool)
         self._over.add(tool)
         result = flat(block.get("content"))
         end: Json = {"t": "step", "id": tool, "status": "completed", "output": result}
+        if not self._ledger.is_agent(tool):
+            end |= {"tokens": {"input": 0, "output": 0}, "cost_usd": 0.0}
         if block.get("is_error") is True:
             said = result if isinstance(result, str) else "the tool failed"
             end |= {"status": "failed", "error": said or "the tool failed"}
@@ -218,13 +238,34 @@ class ClaudeStream:
         kind = event.get("subtype")
         if kind == "init":
             found = {"model": text_of(event.get("model")), "agent_session": text_of(event.get("session_id"))}
-            return ({"t": "usage"} | {name: value for name, value in found.items() if value},)
+            return [{"t": "usage"} | {name: value for name, value in found.items() if value}, *self._missing_servers(event)]
         if kind == "permission_denied":
             name = text_of(event.get("tool_name")) or "tool"
             return self._deny(text_of(event.get("tool_use_id")) or name, name, text_of(event.get("message")) or "")
+        if kind == "task_started":
+            tool = text_of(event.get("tool_use_id"))
+            if tool in self._tools and event.get("is_backgrounded") is True and event.get("task_type") == "local_agent":
+                self._background.add(tool)
+        if kind == "task_notification" and (tool := text_of(event.get("tool_use_id"))) in self._background and tool in self._tools:
+            said = {"content": event.get("summary"), "is_error": event.get("status") != "completed"}
+            return self._end_tool(tool, said)
         if kind == "api_retry":
             return ({"t": "warning", "text": f"the claude CLI tried a request again ({event.get('error_status')}: {event.get('error')})"},)
         return _NOTHING
+
+    def _missing_servers(self, event: Json) -> Iterable[Json]:
+        """Warnings for MCP servers that were asked for and are not there: the CLI goes on without them."""
+        servers, faults = event.get("mcp_servers"), event.get("mcp_server_errors")
+        told = [mapping(server) for server in servers] if isinstance(servers, list) else []
+        missing = [
+            f"the MCP server {server.get('name')} is not there ({server['status']}): claude goes on without its tools; check mcp_config"
+            for server in told
+            if server.get("status") in _MISSING
+        ]
+        missing += [f"mcp_config has a fault: {texts(json.dumps(fault))}" for fault in (faults if isinstance(faults, list) else ())]
+        new = [text for text in missing if text not in self._warned]
+        self._warned.update(new)
+        return [{"t": "warning", "text": text} for text in new]
 
     def _rate_limit(self, event: Json) -> Iterable[Json]:
         info = mapping(event.get("rate_limit_info"))
@@ -234,18 +275,8 @@ class ClaudeStream:
         return _NOTHING
 
     def _count(self, turn: Turn, usage: Json, *, start: bool = False) -> Iterable[Json]:
-        """Totals so far, when they changed; `start`: the number of tokens written is only a beginning."""
-        changed = False
-        for theirs, name in _TOKENS.items():
-            new = usage.get(theirs)
-            if type(new) is not int or new < 0 or (start and name == "output_tokens" and name in turn.usage):
-                continue
-            old = turn.usage.get(name, 0)
-            if new != old:
-                turn.usage[name] = new
-                self._sums[name] = self._sums.get(name, 0) + new - old
-                changed = True
-        return ({"t": "usage", **self._sums},) if changed else _NOTHING
+        report = self._totals.count(turn, usage, start=start)
+        return _NOTHING if report is None else (report,)
 
     # --- the end
 
@@ -258,31 +289,8 @@ class ClaudeStream:
             name = text_of(told.get("tool_name")) or "tool"
             reports += self._deny(text_of(told.get("tool_use_id")) or name, name, "")
         for parent in [*reversed(self._turns)]:
+            if verdict.get("kind") == "cancelled":  # it told what it had written by then, which may not be what is paid
+                self._complete.discard(self._turns[parent].message)
             reports += self._end_turn(parent, "cancelled" if verdict.get("kind") == "cancelled" else "completed")
-        return [*self._new_line(), *reports, self._totals(event), {"t": "done"}]
-
-    def _totals(self, event: Json) -> Json:
-        report = dict[str, Any](t="usage", **self._sums)
-        models = mapping(event.get("modelUsage"))
-        told = _of_models(models) or {
-            name: n for theirs, name in _TOKENS.items() if type(n := mapping(event.get("usage")).get(theirs)) is int
-        }
-        report |= told if any(told.values()) or not self._sums else {}  # an interrupted run says zero of what it used
-        for theirs, name in (("num_turns", "turns"), ("total_cost_usd", "cost_usd"), ("session_id", "agent_session")):
-            if event.get(theirs) is not None:
-                report[name] = event[theirs]
-        if len(models) == 1:
-            report["model"] = next(iter(models))
-        took = event.get("duration_api_ms")
-        if isinstance(took, int | float) and took > 0 and report.get("output_tokens"):
-            report["tokens_per_s"] = report["output_tokens"] / took * 1000
-        return report
-
-
-def _of_models(models: Json) -> Json:
-    """The tokens of all models together, sub-agents' included."""
-    return {
-        name: sum(n for used in models.values() if type(n := mapping(used).get(theirs)) is int)
-        for theirs, name in _OF_MODELS.items()
-        if models
-    }
+        models = self._models = self._totals.models(event)
+        return [*self._new_line(), *reports, self._totals.report(event, models), {"t": "done"}]

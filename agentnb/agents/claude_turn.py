@@ -10,12 +10,16 @@ from agentnb.events import Json
 class Turn:
     """One message of the model that is being made."""
 
-    __slots__ = ("extra", "id", "message", "text", "thinking", "usage")
+    __slots__ = ("extra", "id", "length", "message", "model", "text", "thinking", "told", "tools", "usage")
 
-    def __init__(self, step: str, message: str) -> None:
+    def __init__(self, step: str, message: str, model: str) -> None:
         """`step`: the report's id; `message`: the message's."""
         self.id = step
         self.message = message
+        self.model = model
+        self.tools = 0
+        self.length = 0
+        self.told: Json = {}
         self.text: list[str] = []
         self.thinking: list[str] = []
         self.extra: list[Any] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentnb.agents.adapters import Asked, adapter_of
+from agentnb.agents.input_files import find_inputs
 from agentnb.agents.python import is_async
 from agentnb.agents.shell import shell_argv
 from agentnb.agents.workspaces import Known, place, plan_of
@@ -16,7 +17,7 @@ from agentnb.commands import Command, Python, Shell, Spec
 from agentnb.data import Secret, field_names
 from agentnb.engine import condition
 from agentnb.engine.limits import means
-from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work
+from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work, WorkspacePlan
 from agentnb.errors import ConfigError, InvalidLimits
 from agentnb.execution import Capture, ExecutionConfig, Handler, Limits
 from agentnb.replay import Replay
@@ -26,6 +27,8 @@ DEFAULT_GRACE_S = 5.0
 #: What may run after the last attempt, in this order.
 HANDLERS = ("on_success", "on_failure", "rollback", "cleanup")
 
+#: Of a launch outside of a session; it cannot be changed.
+_NO_DEFAULTS = ExecutionConfig()
 _KINDS = {kind.value: kind for kind in TargetKind}
 #: The specs' own names of checks.
 _OWN_CHECKS = {"script": "validation_script"}
@@ -84,28 +87,26 @@ def compile_work(
     `known`: workspaces that were looked at for the same launch.
     Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work here.
     """
-    config = _settled(spec, given, defaults or ExecutionConfig())
-    space = plan_of(config.workspace, known) if config.workspace is not None else None
-    cwd = _folder(config.working_dir) if space is None else place(space, config.working_dir)
-    env = _environment(config.env)
+    defaults = defaults or _NO_DEFAULTS
+    config = settled(spec, given, defaults)
+    cwd, space = work_folder(config, known)
+    if config.inputs:
+        find_inputs(config.inputs, params, inputs_folder(cwd, space))
     work: Work = {
         "kind": "process",
         "argv": [],
         "cwd": cwd,
         "env_id": env_id,
-        "env": env,
-        "secrets": secrets_of(spec, given, defaults or ExecutionConfig()),
+        "env": _environment(config.env),
+        "secrets": secrets_of(spec, given, defaults),
         "stdin": config.stdin,
         "capture": (config.capture or Capture.BOTH).value,
         "timeout_s": config.timeout,
         "grace_s": DEFAULT_GRACE_S if config.grace is None else config.grace,
         "expected_exit_code": 0,
     }
-    check = _check(config)
-    _aim(work, spec, check, params, run_id)
+    _aim(work, spec, _check(config), params, run_id)
     _check_texts(work)
-    if check:
-        work["check"] = check
     if space is not None:
         work["workspace"] = space
     _options(work, config, cwd)
@@ -113,7 +114,7 @@ def compile_work(
 
 
 def _aim(work: Work, spec: Spec, check: CheckPlan, params: Mapping[str, Any], run_id: str) -> None:
-    """Put into `work`, and for its own checks into `check`, what the spec's adapter makes of it."""
+    """Put into `work`, and for its own checks into `check`, what the spec's adapter makes of it; the checks into `work`."""
     parts = adapter_of(spec).work(spec, Asked(run_id, params, work["cwd"], work["env"]))
     for name, value in parts.pop("check", {}).items():
         if name in check:
@@ -124,9 +125,23 @@ def _aim(work: Work, spec: Spec, check: CheckPlan, params: Mapping[str, Any], ru
     work["env"] = parts.pop("env", {}) | work["env"]
     work["secrets"] += parts.pop("secrets", [])
     work |= parts  # type: ignore[typeddict-item]
+    if check:
+        work["check"] = check
 
 
-def _settled(spec: Spec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
+def work_folder(config: ExecutionConfig, known: Known | None = None) -> tuple[str, WorkspacePlan | None]:
+    """Where a run with this config starts, and the plan of its workspace, if it has one. Raises ConfigError, RuntimeUnavailable."""
+    space = plan_of(config.workspace, known) if config.workspace is not None else None
+    return (_folder(config.working_dir) if space is None else place(space, config.working_dir)), space
+
+
+def inputs_folder(cwd: str, space: WorkspacePlan | None) -> str | None:
+    """What `inputs` are relative to; None when the run's files are those of a commit, whatever lies in the checkout."""
+    return None if space is not None and space["kind"] == "worktree" else cwd
+
+
+def settled(spec: Spec, given: ExecutionConfig, defaults: ExecutionConfig) -> ExecutionConfig:
+    """What holds for one run: `given` at the launch wins over what the spec says, that over the session's `defaults`."""
     if isinstance(spec, Python) and is_async(spec.function):
         _check_hosted(given)
         dropped = dict.fromkeys(("stdin", "working_dir", "workspace", "capture", "limits"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,15 @@ from agentnb.agents.sse import Events, TooLarge
 
 #: Seconds until a connection has to be there. An answer may take any time: the run's timeout bounds it.
 CONNECT_S = 30.0
+#: After the last word of an answer its figures are waited for so long (seconds), and the event that says that it is done.
+DONE_S = 5.0
+#: After a minute of silence the other end is asked for a sign of life, every 20 s, and is given up when five of those stay without one.
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+)
 #: So much of an error's body is read.
 _MAX_ERROR = 64 * 1024
 #: A stream may have so many bytes for each character of an answer that is allowed.
@@ -45,7 +56,7 @@ def _ask(question: dict[str, Any], answer: Answer) -> None:
         refusals.forget_proxies()
     with httpx.Client(timeout=timeout, follow_redirects=False) as client:
         data = json.dumps(question["body"]).encode()
-        with client.stream("POST", question["url"], content=data, headers=headers) as response:
+        with client.stream("POST", question["url"], content=data, headers=headers, extensions={"trace": _watch}) as response:
             if response.status_code != httpx.codes.OK:
                 raise refused(response.status_code, response.headers, _start_of(response), question)
             if response.headers.get("content-encoding", "identity") != "identity":
@@ -56,8 +67,34 @@ def _ask(question: dict[str, Any], answer: Answer) -> None:
                 _stream(response, answer, question["url"])
 
 
+def _watch(event: str, info: Mapping[str, Any]) -> None:
+    """Have the system look whether the other end of a connection is still there: no answer comes from a machine that is gone."""
+    if event.endswith("connect_tcp.complete"):
+        connection = info["return_value"].get_extra_info("socket")
+        for level, option, value in _KEEP_ALIVE:
+            connection.setsockopt(level, option, value)
+
+
+class _Enough(Exception):
+    """The answer is there, and its server does not say that it is done."""
+
+
+def _enough(*_: Any) -> None:
+    raise _Enough
+
+
 def _stream(response: httpx.Response, answer: Answer, url: str) -> None:
-    """Take the events until the one that says that it is done."""
+    """Take the events until the one that says that it is done, or that does not come."""
+    signal.signal(signal.SIGALRM, _enough)
+    try:
+        _take_events(response, answer, url)
+    except _Enough:
+        return
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _take_events(response: httpx.Response, answer: Answer, url: str) -> None:
     events, size, count = Events(), 0, 0
     for piece in response.iter_raw():
         size += len(piece)
@@ -68,7 +105,9 @@ def _stream(response: httpx.Response, answer: Answer, url: str) -> None:
                 return
             count += 1
             answer.take(_json(event, url))
-    if not count and size:
+        if answer.finish is not None:
+            signal.setitimer(signal.ITIMER_REAL, DONE_S)
+    if not count and size and not response.headers.get("content-type", "").startswith("text/event-stream"):
         kind = response.headers.get("content-type", "data of no type")[:100]
         raise NoAnswer("invalid_config", f"{url} sent {kind} instead of a stream of events; check the url")
     if answer.finish is None:

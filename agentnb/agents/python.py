@@ -24,6 +24,8 @@ from agentnb.errors import ConfigError
 
 #: Largest call (function, arguments and what they refer to) that is sent to a child, in bytes.
 MAX_CALL = 64 * 1024 * 1024
+#: After its result an agent's process has so many seconds for what it does at its exit; what hangs then is ended, and the result kept.
+LINGER_S = 60.0
 
 _FILE_ADVICE = (
     "give the child a path, a URL or other plain data, and open it in there; "
@@ -78,7 +80,7 @@ def python_work(spec: Python, *, run_id: str = "", params: Mapping[str, Any] | N
         "run_id": run_id,
         "sources": _sources(spec.function),
     }
-    return child_work("agentnb.agents.python_child", pickle.dumps(call)) | {"children": True}
+    return child_work("agentnb.agents.python_child", pickle.dumps(call)) | {"children": True, "linger_s": LINGER_S}
 
 
 async def host(

@@ -32,12 +32,13 @@ def main(body: bytes, channel: Channel) -> int:
     context = RunContext(channel.send, attempt=int(os.environ.get("AGENTNB_ATTEMPT", "1")), launch=_launcher(channel))
     _watch(context, channel)
     try:
-        return _run(body, context, channel)
+        code = _run(body, context, channel)
     except SystemExit as end:
         code = _exit_code(end)
         if code == 0:  # a decision to end here, unlike a process that just ends
             channel.send({"t": "result", "output": None})
-        return code
+    channel.send({"t": "done"})  # threads that it left must not hold its result back for ever
+    return code
 
 
 def _launcher(channel: Channel) -> Launch:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from agentnb.engine.keeping import CUT_SHORT
 from agentnb.errors import StoreError
-from agentnb.events import ArtifactSaved, Json, StepFinished, StepStarted, UsageReported, now_us
+from agentnb.events import ArtifactSaved, Json, StepFinished, StepStarted, StepUsed, UsageReported, now_us
 from agentnb.ids import new_id
 from agentnb.states import ErrorKind, StepKind
 
@@ -31,6 +31,8 @@ _MAX_TEXT, _MAX_WARNING = 500, 2000
 _RATE = "tokens_per_s"
 
 
+#: Of so many of the latest steps that have ended it may be said later what they used.
+MAX_ENDED = 10_000
 #: More tokens, dollars or tokens a second than this are nonsense (so are NaN and negative ones).
 MAX_USAGE = 1e15
 
@@ -55,6 +57,7 @@ class AgentLog:
         self.hosted_done = False
         self._root = ""
         self._open: dict[str, str] = {}
+        self._ended: dict[str, str] = {}
         self._usage: dict[str, float] = {}
         self._before: dict[str, float] = {}
         self._steps: dict[str, float] = {}
@@ -69,6 +72,7 @@ class AgentLog:
         self.hosted_done = False
         self._root = step
         self._open = {}
+        self._ended = {}
         self._usage = {}
         self._steps = {}
         self._result = []
@@ -116,9 +120,21 @@ class AgentLog:
                     output=data.get("output"),
                 )
             )
+            self._note_end(name, step)
             self._add_step(data)
         else:
             raise ValueError(f"status {data['status']!r}")
+
+    def _note_end(self, name: str, step: str) -> None:
+        self._ended.pop(name, None)
+        self._ended[name] = step
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _on_used(self, data: Json) -> None:
+        step, tokens, cost = self._ended.get(str(data["id"])), _tokens(data.get("tokens")), data.get("cost_usd")
+        if step is not None and (tokens is not None or _counts(cost)):  # else it ended too long ago, or nothing is told
+            self._of.emit(StepUsed(self._of.run_id, step, tokens, float(cost) if _counts(cost) else None))
 
     def _on_usage(self, data: Json) -> None:
         for name in _USAGE:
@@ -167,6 +183,7 @@ class AgentLog:
 
     def _on_done(self, _: Json) -> None:
         self.hosted_done = True
+        self._of.overdue_soon()
 
     def _on_cancelled(self, _: Json) -> None:
         self.hosted_done = True

@@ -17,6 +17,7 @@ from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
 from agentnb.engine.limits import LimitWatch, Sample
 from agentnb.engine.process import Child, Exit, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
 from agentnb.engine.reports import ReportLines
+from agentnb.engine.sigint import interrupted
 from agentnb.engine.stop import Stop
 from agentnb.events import Json
 
@@ -31,6 +32,8 @@ LISTEN_AFTER_S = 0.005
 UNKILLABLE_S = 10.0
 #: An agent that has told its result gets this long to exit.
 LINGER_S = 30.0
+#: One that nothing more may be spent on, this long.
+LEAVE_S = 3.0
 CHANNEL_FD, PAYLOAD_FD = 3, 4
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _TOO_MANY = "too many files are open for its pipes; lower max_parallel, or raise the limit (ulimit -n) before the kernel starts"
@@ -61,8 +64,8 @@ class Plan:
     """What to start. `stdin`: text, None (empty) or True (stays open), or `stdin_file`. `on_report`: opens a channel for reports.
 
     `answers`: the channel goes both ways.
-
-    `on_sample`: sees what is read for the limits. `parsing`: takes stdout instead of the output.
+    `on_sample`: sees what is read for the limits. `parsing`: takes stdout instead of the output. `interrupt_s`: before the ladder it gets
+    SIGINT, and so long to tell what it used.
     """
 
     argv: list[str]
@@ -80,6 +83,7 @@ class Plan:
     limits: LimitWatch | None = None
     on_sample: Callable[[Sample], None] | None = None
     parsing: Parsing | None = None
+    interrupt_s: float = 0.0
     early: list[EarlyInput] = field(default_factory=list)
 
 
@@ -120,7 +124,7 @@ class Attempt:
         self._drains: list[Drain] = []
         self._channel: ReportReader | None = None
         self._linger: asyncio.TimerHandle | None = None
-        self._overdue = False
+        self._overdue = self._leaving = False
         self.stdin: Stdin | None = None
         self._answers: Stdin | None = None
 
@@ -135,10 +139,21 @@ class Attempt:
 
     def overdue_in(self, seconds: float) -> None:
         """It told its result: end it after this long, unless it exits; that is no failure. Said again, the time begins anew."""
+        if self._leaving:
+            return
         if self._linger is not None:
             self._linger.cancel()
         if not self._exited.done():
             self._linger = self._loop.call_later(seconds, self._is_overdue)
+
+    def let_go(self) -> bool:
+        """Whether it told its result, and needs no stop: it has some seconds to go, whatever it still says."""
+        if self._linger is None or self._stop is not None:
+            return False
+        if not self._leaving:
+            self.overdue_in(LEAVE_S)
+            self._leaving = True
+        return True
 
     def _is_overdue(self) -> None:
         if not self._changed.done():
@@ -263,6 +278,8 @@ class Attempt:
         if not self._lost and (child.exit is None or child.exit.orphans):
             left, outlived = 0, child.exit is not None
             with suppress(SpawnerDied):  # all was ended with it; `lost` says so
+                if self._plan.interrupt_s and self._linger is None and child.exit is None:
+                    await self._interrupt(child)
                 left = await self._ladder(child, ended)
             if left and outlived and self._stop is None:
                 ended.warnings.append(f"background processes that outlived the command were ended: {left}")
@@ -282,6 +299,11 @@ class Attempt:
         if self._plan.limits is not None and ended.stop is None:
             ended.stop = self._plan.limits.check_end(ended.usage)
         return ended
+
+    async def _interrupt(self, child: Child) -> None:
+        """SIGINT, to a program that has not told its result and does so then, with what it used; it ends what it started itself."""
+        if interrupted(child.pid, child.key):
+            await asyncio.wait([self._exited], timeout=min(self._plan.interrupt_s, self._plan.grace_s))
 
     async def _ladder(self, child: Child, ended: Ended) -> int:
         """SIGTERM to all, the grace, then SIGKILL to all that is left, until nothing is; returns how many there were."""

@@ -59,7 +59,7 @@ class Execution:
         self.out: Output | None = None
         self.agent = AgentLog(self)
         self.children: Children | None = None
-        self._warnings: list[str] = []
+        self._warnings: list[str] = list(work.get("notes", ()))
         self._started_at: int | None = None
         self._pid: int | None = work.get("pid")
         self._dirty: asyncio.Future[bool | None] | None = None
@@ -91,6 +91,8 @@ class Execution:
 
     def stop(self, why: Stop) -> None:
         """End it for this reason; the first reason stays. Once its handlers run, only those are ended."""
+        if why.kind == "budget_exceeded" and self._current is not None and self._current.let_go():
+            return  # its result is told, and paid
         if self._stop is None and not self._ending:
             self._stop = why
         self.abandoned = self.abandoned or why.status == "interrupted"

@@ -57,6 +57,8 @@ def _worktree(job: Job, warnings: list[str]) -> None:
     job["git"] = common
     trees = Trees(job)
     job["base"] = trees.begin(os.path.join(job["heads"], "index"))  # noqa: PTH118
+    if absent := trees.submodules:
+        warnings.append(f"submodules are not checked out in the worktree: {_few(absent)}; begin with `git submodule update --init`")
     warnings += _uncommitted(job["source"], commit)
 
 

@@ -144,6 +144,7 @@ class Recorder:
 
     def _tell(self, message: str | None) -> None:
         if (message is None) != (self.trouble is None):
+            self.store.tell_behind(message is not None)
             self._publish([StoreTrouble(str(self.store.root), message)])
         self.trouble = message
 

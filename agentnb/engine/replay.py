@@ -113,7 +113,7 @@ class Replay:
             case "run_finished":
                 self._end = entry
             case _:
-                message = from_wire(entry | {"run_id": self._of.run_id, "at": now_us()})
+                message = from_wire(entry | {"run_id": self._of.run_id, "step_id": self._id(entry.get("step")), "at": now_us()})
                 if message is not None:
                     self._of.emit(message)
 
@@ -207,7 +207,7 @@ class Replay:
         blobs = self._of.store.blobs
         if not inline:
             try:
-                blobs.path(told["checksum"])
+                blobs.claim(told["checksum"])
             except StoreError:
                 return None
         elif self._content is None:

@@ -7,6 +7,8 @@ them as requests.Report. A report that is not understood is kept as a warning, n
     {"t": "output", "stream": "stdout", "text": "..."}           goes to that stream as it is
     {"t": "step", "id": "s1", "name": "...", "kind": "turn", "status": "running", "parent": null, "input": ...}
     {"t": "step", "id": "s1", "status": "completed", "output": ..., "error": "...", "tokens": {"input": 1}, "cost_usd": 0.1}
+    {"t": "used", "id": "s1", "tokens": {"output": 2}, "cost_usd": 0.1}         of a step that has ended: what was not known then; it is
+                                                                 a part of the totals of the attempt, and adds nothing to them
     {"t": "artifact", "name": "...", "path": "...", "content_type": "..."}
         with "data": base64 instead of "path"; secrets are masked in it, unless "file": true says that it is a file's content
     {"t": "usage", "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.1, "tokens_per_s": 9.0}       totals of the attempt so far
@@ -15,8 +17,8 @@ them as requests.Report. A report that is not understood is kept as a warning, n
     {"t": "warning", "text": "..."}                              goes to the result's warnings
     {"t": "result", "output": ...}                the run's output; a process has to send one, or an error, and then to exit well
     {"t": "error", "kind": "execution_failed", "message": "...", "details": {"traceback": "..."}}     the run failed
-    {"t": "done"}                                                nothing follows: a coroutine has ended; a process that a parser
-                                                                 reads has 30 s to exit, is ended then, and keeps its result
+    {"t": "done"}                                                nothing follows: a coroutine has ended; a process has 30 s (or its
+                                                                 work's linger_s) to exit, is ended then, and keeps its result
     {"t": "cancelled"}                                           hosted runs only: it ended because it was told to
 """
 

@@ -18,6 +18,7 @@ from agentnb.engine.work import Work
 from agentnb.events import Json, Message, RunFinished, RunQueued
 
 if TYPE_CHECKING:
+    from agentnb.engine.reused import Reused
     from agentnb.engine.services import Services
     from agentnb.engine.supervisor import Supervisor
 
@@ -37,6 +38,7 @@ class SessionHost:
         self._supervisor = supervisor
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[Callable[[], None]] = []
+        self._reused: Reused | None = None
 
     # what executions need (executor.Host)
 
@@ -102,10 +104,23 @@ class SessionHost:
         budgets = self._supervisor.budgets
         if "bound" in work and not self._bind(run):
             self._refuse(run, Stop("cancelled", "cancelled", "the run that launched it has ended"))
+        elif work["kind"] == "reused":
+            self._reusing().take(run)
         elif budgets.concern(work) and (why := budgets.enter(run, work)) is not None:
             self._refuse(run, why)
         else:
             self.queue.put(Waiting(run, work))
+
+    def _reusing(self) -> Reused:
+        if self._reused is None:
+            from agentnb.engine.reused import Reused  # most sessions need none
+
+            self._reused = Reused(self.store.root, self.emit, self.recorder.flush, self._was_reused)
+        return self._reused
+
+    def _was_reused(self, run_id: str) -> None:
+        self._supervisor.forget(run_id)
+        self._check_idle()
 
     def _bind(self, run: Json) -> bool:
         """Make it a child of the run that launched it; False when that is over."""
@@ -190,7 +205,7 @@ class SessionHost:
     def _check_idle(self) -> None:
         if not self.live:
             self.recorder.hurry()
-        if not len(self.queue) and not self.live:
+        if not len(self.queue) and not self.live and not self._reused:
             callbacks, self._idle = self._idle, []
             for callback in callbacks:
                 callback()

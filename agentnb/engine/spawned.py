@@ -33,7 +33,7 @@ class Spawned:
         if (option := self._of.work.get("budget_option")) is None:
             return []
         left = self._of.host.remaining_usd(self._of.run_id)
-        return [] if left is None else [option, f"{left:.6f}"]
+        return [] if left is None else [option, f"{max(left, 1e-6):.6f}"]  # zero is no bound that a program would take
 
     async def _served(self, number: int) -> Outcome:
         """An attempt whose process asks a service, which has to be there first."""
@@ -70,6 +70,8 @@ class Spawned:
             on_sample=self._of.sampled,
             parsing=parsing,
         )
+        if parsing is not None:
+            plan.interrupt_s = work.get("interrupt_s", 0.0)
         try:
             ended = await self._of.process(plan, self._of.out)
         finally:

@@ -38,6 +38,7 @@ from agentnb.events import (
     SessionStarted,
     StepFinished,
     StepStarted,
+    StepUsed,
     WorkspaceChanged,
 )
 from agentnb.history.owners import door_path
@@ -65,7 +66,7 @@ def _refuse(_: Peer, message: Message) -> None:
 
 
 #: Events that only a client which watches the run gets; everybody reads them in the history.
-_DETAILS = (RunQueued, StepStarted, StepFinished, SessionStarted, SessionEnded, ArtifactSaved, WorkspaceChanged)
+_DETAILS = (RunQueued, StepStarted, StepFinished, StepUsed, SessionStarted, SessionEnded, ArtifactSaved, WorkspaceChanged)
 
 
 class Supervisor:
@@ -233,6 +234,8 @@ class Supervisor:
     def _on_open_session(self, _: Peer, message: requests.OpenSession) -> None:
         try:
             recorder = self._recorder(message.store)
+            if message.synchronous == "full":
+                recorder.store.sync()
             spent = {} if message.budget is None else recorder.store.spent(message.session["id"])
         except (StoreError, OSError) as bad:
             self._refused[message.session["id"]] = str(bad)
@@ -382,7 +385,7 @@ class Supervisor:
                 self.watching.drop(event.run_id)
 
     def _watched(self, event: Message) -> bool:
-        return isinstance(event, StepStarted | StepFinished | ArtifactSaved) and self.watching.wants(event.run_id)
+        return isinstance(event, StepStarted | StepFinished | StepUsed | ArtifactSaved) and self.watching.wants(event.run_id)
 
     # --- the spawner's death
 

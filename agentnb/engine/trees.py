@@ -46,13 +46,17 @@ class Job(TypedDict):
 
 
 class Trees:
-    """Writes the state of a folder as a tree into objects of its own. `warnings`: what is missing in the trees; `incomplete` then."""
+    """Writes the state of a folder as a tree into objects of its own. `warnings`: what is missing in the trees; `incomplete` then.
+
+    `submodules`: those that the repository knows.
+    """
 
     def __init__(self, job: Job, timeout_s: float | None = None) -> None:
         """`job`: kind, folder, state, git and scope are looked at."""
         self.folder = job["folder"]
         self.warnings: list[str] = []
         self.incomplete = False
+        self.submodules: set[str] = set()
         self._kind = job["kind"]
         self._scope = job.get("scope") or "."
         self._state = Path(job["state"])
@@ -95,7 +99,7 @@ class Trees:
             return self._write()
 
     def _write(self) -> str:
-        known = self._links()
+        known = self.submodules = self._links()
         done = self.git.call("add", "--all", "--ignore-errors", "--", self._scope)
         left = items(self.git("ls-files", "--others", "--exclude-standard", "-z", "--", self._scope))
         nested = {name.rstrip("/") for name in left if name.endswith("/")} | {name for name in self._links() if name not in known}
@@ -104,7 +108,8 @@ class Trees:
         if done.returncode and (unread or not nested):
             said = _few(unread) if unread else done.stderr.decode("utf-8", "replace").strip()[-200:]
             self._missing(f"files could not be read and are not among the changes: {said}")
-        if self._kind == "worktree" and (changed := [name for name in known if os.path.lexists(os.path.join(self.folder, name, ".git"))]):  # noqa: PTH118
+        # a submodule's folder is empty in a worktree: what is in it was made there, or is a checkout of it
+        if self._kind == "worktree" and (changed := [name for name in known if next(_anything_below(self.folder, name), None)]):
             self._missing(f"changes inside of submodules are not among the changes: {_few(changed)}")
         return self.git("write-tree").decode().strip()
 
@@ -152,6 +157,11 @@ def _files_below(folder: str, below: str) -> Iterator[str]:
             path = os.path.join(here, name)  # noqa: PTH118
             if name != ".git" and (os.path.islink(path) or os.path.isfile(path)):  # noqa: PTH113, PTH114
                 yield os.path.relpath(path, folder)
+
+
+def _anything_below(folder: str, below: str) -> Iterator[str]:
+    with suppress(OSError), os.scandir(os.path.join(folder, below)) as found:  # noqa: PTH118
+        yield from (entry.name for entry in found)
 
 
 def _few(names: list[str] | set[str]) -> str:

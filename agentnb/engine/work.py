@@ -77,13 +77,15 @@ class Work(TypedDict):
     """One run's work.
 
     `kind`: "process" (spawn `argv`), or "hosted" (a coroutine in the client's process does it and sends reports), or
-    "replay" (nothing is run: the recording of `replay` is played; `record`: what it says of the run, for the client only).
+    "replay" (nothing is run: the recording of `replay` is played; `record`: what it says of the run, for the client only), or
+    "reused" (nothing is run: what the run's `reused_from` came to is told again).
     `env`: laid over environment number `env_id`. `secrets`: values to mask in the output.
     `stdin`: text, None (empty) or True (open until told otherwise).
     `payload`: base64 of bytes that the child finds on the descriptor named by AGENTNB_PAYLOAD_FD.
     `channel`: the child gets a descriptor, AGENTNB_CHANNEL_FD, to write reports to, one JSON object a line (engine/reports.py).
     `parser`: ``module:attribute`` of what reads stdout as JSON lines (engine/parsing.py), called with `parser_options`; `parser_path`: the
     folder where its module may lie. `linger_s`: how long the process may stay after its result (default attempt.LINGER_S).
+    `interrupt_s`: a process with a parser gets SIGINT before anything else ends it, and so long to tell what it used.
     `service`: a process that has to be ready first, and that the run's process finds by AGENTNB_SERVICE.
     `traceparent`: W3C trace context for the run's processes. `pid`: of the process that a hosted coroutine lives in.
     `group`: at most `group_parallel` runs of that group at once.
@@ -91,9 +93,10 @@ class Work(TypedDict):
     `budget_option`: an option of the program that bounds what it spends; it is given the dollars that remain when the program starts.
     `budget`, `group_budget`: what the run, or its group, may spend (engine/budget.py).
     `capture`: execution.Capture. `artifacts`: glob patterns below `cwd`. `workspace`: where it works instead (engine/workspace.py).
+    `notes`: warnings that the run begins with.
     """
 
-    kind: Literal["process", "hosted", "replay"]
+    kind: Literal["process", "hosted", "replay", "reused"]
     argv: list[str]
     cwd: str
     env_id: int
@@ -110,6 +113,7 @@ class Work(TypedDict):
     parser_options: NotRequired[dict[str, Any]]
     parser_path: NotRequired[str | None]
     linger_s: NotRequired[float]
+    interrupt_s: NotRequired[float]
     retry: NotRequired[RetryPlan]
     limits: NotRequired[dict[str, Any]]
     check: NotRequired[CheckPlan]
@@ -128,6 +132,15 @@ class Work(TypedDict):
     group_budget: NotRequired[dict[str, Any]]
     workspace: NotRequired[WorkspacePlan]
     service: NotRequired[ServicePlan]
+    notes: NotRequired[list[str]]
+
+
+def no_work() -> Work:
+    """The work of a run that is reused."""
+    return {
+        "kind": "reused", "argv": [], "cwd": "", "env_id": 0, "env": {}, "secrets": [], "stdin": None, "capture": "both", "timeout_s": None,
+        "grace_s": 0.0, "expected_exit_code": 0,
+    }  # fmt: skip
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -8,6 +8,7 @@ Set ``AGENTNB_CLAUDE`` to a program that runs this module (agentnb.fakes.fixture
 | `text` | answers; the default. The answer is AGENTNB_FAKE_CLAUDE_TEXT, else it says what it was asked |
 | `tools` | reads a file, which works, runs a command, which fails, and is denied a third tool |
 | `think` | thinks before it answers |
+| `agent` | has a sub-agent look, whose last message is told with its result only |
 | `slow:S` | says a word every S seconds (0.2) until it has said twenty |
 | `big_output:N` | says N bytes (100 MB) in events of 64 KiB |
 | `long_line:N` | prints one line of N bytes (20 MB), and answers |
@@ -94,6 +95,11 @@ class Fake:
         self.partial(type="message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 25})
         self.partial(type="message_stop")
 
+    def heard_of(self, messages: int) -> None:
+        """A sub-agent made so many messages."""
+        self._turns += messages
+        self._written += 25 * messages
+
     def tool(self, name: str, result: str, *, is_error: bool = False, **given: Any) -> str:
         """Use a tool; returns the id of the call."""
         call = f"toolu_{uuid.uuid4().hex[:24]}"
@@ -106,14 +112,24 @@ class Fake:
         """Tell the result."""
         used = _USAGE | {"output_tokens": self._written}
         used |= {name: count * self._turns for name, count in _USAGE.items()}
+        cost = 0.001 * self._turns
+        model = self._of_model(self._turns, self._written, cost)
+        # a conversation that is gone on with had one turn before, which its sums count, too
+        all_of_it = self._of_model(self._turns + 1, self._written + 25, cost + 0.001) if self.args.resume else model
         event = {
             "type": "result", "subtype": "success", "is_error": False, "api_error_status": None, "num_turns": self._turns,
-            "duration_ms": 100, "duration_api_ms": 50 * self._turns, "result": text, "total_cost_usd": 0.001 * self._turns, "usage": used,
-            "modelUsage": {}, "permission_denials": [], "terminal_reason": "completed",
+            "duration_ms": 100, "duration_api_ms": 50 * self._turns, "result": text, "total_cost_usd": all_of_it["costUSD"], "usage": used,
+            "modelUsage": {self.model: all_of_it}, "model_usage_since_last_result": {self.model: model},
+            "permission_denials": [], "terminal_reason": "completed",
         }  # fmt: skip
         if self.args.json_schema is not None and not changes.get("is_error"):
             event["structured_output"] = _sample(json.loads(self.args.json_schema))
         self.line(**event | changes)
+
+    def _of_model(self, turns: int, written: int, cost: float) -> dict[str, Any]:
+        read, to_cache, from_cache = (count * turns for count in _USAGE.values())
+        tokens = {"inputTokens": read, "outputTokens": written, "cacheReadInputTokens": from_cache, "cacheCreationInputTokens": to_cache}
+        return tokens | {"webSearchRequests": 0, "costUSD": cost}
 
     def answer(self) -> str:
         """What it says."""
@@ -123,6 +139,15 @@ class Fake:
         """Answer in one message."""
         self.message({"type": "text", "text": self.answer()})
         self.result(self.answer())
+
+    def interrupted(self, *_: Any) -> None:
+        """SIGINT: tell what was used, and end well."""
+        told = {"subtype": "error_during_execution", "is_error": True, "result": None, "terminal_reason": "aborted_streaming"}
+        sys.stdout = os.fdopen(os.dup(1), "w")  # it may be in the middle of a line
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        self.result("", **told)
+        os._exit(0)
 
     def refuse(self, text: str, error: str, status: int | None) -> int:
         """Say that the API refused; the exit code."""
@@ -165,6 +190,21 @@ def _think(fake: Fake, _: float | None) -> int:
     return 0
 
 
+def _agent(fake: Fake, _: float | None) -> int:
+    call, look = (f"toolu_{uuid.uuid4().hex[:24]}" for _ in range(2))
+    fake.message({"type": "tool_use", "id": call, "name": "Agent", "input": {"prompt": "look"}})
+    block = {"type": "tool_use", "id": look, "name": "Bash", "input": {"command": "ls"}}
+    head = {"id": f"msg_{uuid.uuid4().hex[:24]}", "role": "assistant", "model": fake.model, "content": [block]}
+    fake.line(type="assistant", message=head | {"usage": _USAGE | {"output_tokens": 1}}, parent_tool_use_id=call)
+    for tool, text, parent in ((look, "a.txt", call), (call, "I saw a.txt", None)):
+        message = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": tool, "content": text}]}
+        told = {"usage": _USAGE | {"output_tokens": 25}, "resolvedModel": fake.model} if parent is None else text
+        fake.line(type="user", message=message, parent_tool_use_id=parent, tool_use_result=told)
+    fake.heard_of(2)
+    fake.say()
+    return 0
+
+
 def _slow(fake: Fake, pause: float | None) -> int:
     words = " ".join(["word"] * _WORDS)
     fake.message({"type": "text", "text": words}, pause_s=0.2 if pause is None else pause)
@@ -196,7 +236,8 @@ def _hang_after_result(fake: Fake, seconds: float | None) -> int:
 
 
 def _ignore_term(fake: Fake, _: float | None) -> int:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ignored in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ignored, signal.SIG_IGN)
     fake.message({"type": "text", "text": "I stay."})
     time.sleep(600)
     return 0
@@ -283,6 +324,7 @@ MODES: dict[str, Callable[[Fake, float | None], int]] = {
     "text": _text,
     "tools": _tools,
     "think": _think,
+    "agent": _agent,
     "slow": _slow,
     "big_output": _big_output,
     "long_line": _long_line,
@@ -300,6 +342,12 @@ MODES: dict[str, Callable[[Fake, float | None], int]] = {
     "no_result": _no_result,
     "crash": _crash,
 }
+
+
+def _dollars(text: str) -> float:
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError("it must be a number greater than 0")
+    return float(text)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -321,7 +369,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.add_argument(name)
     parser.add_argument("--mcp-config")
     parser.add_argument("--max-turns", type=int)
-    parser.add_argument("--max-budget-usd", type=float)
+    parser.add_argument("--max-budget-usd", type=_dollars)
     return parser.parse_args(argv)
 
 
@@ -333,6 +381,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"AGENTNB_FAKE_CLAUDE={mode!r} is no mode; there are: {', '.join(MODES)}\n")
         return 2
     fake = Fake(args, sys.stdin.buffer.read().decode("utf-8", "replace"))
+    signal.signal(signal.SIGINT, fake.interrupted)
     fake.begin()
     return MODES[mode](fake, float(number) if number else None)
 

@@ -15,6 +15,8 @@ from agentnb.errors import ArtifactCorrupted, StoreError
 from agentnb.history.faults import store_fault
 
 _PIECE = 1024 * 1024
+#: Beginnings of names in the blobs' folder itself: bytes that are just written, a blob that is just removed.
+UNFINISHED, ASIDE = ".new-", ".gone-"
 _CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -91,6 +93,15 @@ class Blobs:
             raise _missing(path, checksum, bad) from bad
         return path
 
+    def claim(self, checksum: str) -> None:
+        """Verify a blob that is going to be referred to anew, and see to it that no gc removes it meanwhile. Raises as `read` does."""
+        path = self.path(checksum)
+        try:
+            os.utime(path)
+            path.stat()  # as in _place
+        except OSError as bad:
+            raise _missing(path, checksum, bad) from bad
+
     def open(self, checksum: str) -> BinaryIO:
         """The verified file of `checksum`, open for reading at its start; close it. Raises ArtifactCorrupted as `read` does."""
         return self.path(checksum).open("rb")
@@ -102,12 +113,35 @@ class Blobs:
             raise StoreError(f"{checksum!r} is no artifact checksum; it reads 'sha256:' and 64 lower-case hex digits")
         return self.root / match[1][:2] / match[1][2:]
 
+    def remove(self, path: Path, before: float) -> int | None:
+        """Remove the blob `path`, that no row refers to, unless its bytes were wanted since `before` (seconds since the epoch).
+
+        Returns the bytes that this freed, None when it stayed. A writer that finds a blob touches it: one that did so before it was
+        moved aside is seen by the new time, and gets it back; one that did so after found nothing, and wrote its own.
+        """
+        aside = self.root / f"{ASIDE}{path.parent.name}{path.name}"
+        try:
+            os.rename(path, aside)  # noqa: PTH104 - as in _place
+            found = aside.stat()
+            if found.st_mtime >= before:
+                self.restore(aside)
+                return None
+            aside.unlink()
+        except FileNotFoundError:
+            return None
+        return found.st_size
+
+    def restore(self, aside: Path) -> None:
+        """Put back a blob that was moved aside by `remove`, in this process or in one that was killed."""
+        name = aside.name.removeprefix(ASIDE)
+        os.rename(aside, self.root / name[:2] / name[2:])  # noqa: PTH104
+
     def put_pieces(self, pieces: Iterable[bytes]) -> tuple[str, int]:
         """Keep the bytes of all pieces in their order; return their checksum and size. Raises StoreError."""
         digest, size, temporary = hashlib.sha256(), 0, ""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=self.root)
+            descriptor, temporary = tempfile.mkstemp(prefix=UNFINISHED, dir=self.root)
             with os.fdopen(descriptor, "wb") as file:
                 for piece in pieces:
                     digest.update(piece)
@@ -124,8 +158,10 @@ class Blobs:
 
     def _place(self, temporary: str, target: Path, size: int) -> None:
         """Move the finished file to its name, unless those bytes are there; one cut short (a power cut) is replaced."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if target.stat().st_size == size:
+                os.utime(target)  # what nobody referred to so far is wanted now: see `remove`
+                target.stat()  # a touch that found it before it was moved aside comes too late, when it is gone by now
                 return
         target.parent.mkdir(mode=0o700, exist_ok=True)
         os.replace(temporary, target)  # noqa: PTH105 - rename is atomic: a reader sees all of a blob or none

@@ -12,6 +12,7 @@ from agentnb.states import ErrorKind, RunStatus, RuntimeKind, SessionStatus, Ste
 #: What the frames say of a run whose supervisor was killed.
 _LAST_KNOWN = "if its supervisor died, the last thing known of it"
 _LOST = "NA if its supervisor died meanwhile: how long is not known"
+_TOLD = "of a replay or a reused run, as recorded"
 STRING, STAMP, COUNT, SECONDS, NUMBER = "string", "datetime64[us, UTC]", "Int64", "float64", "Float64"
 
 
@@ -29,8 +30,20 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """Where columns of another table's row come from: `key` is the frame's column that holds that row's id."""
+
+    table: str
+    alias: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
-    """One DataFrame: its source, its columns, the column that since/until look at, and what filters mean here."""
+    """One DataFrame: its source, its columns, the column that since/until look at, and what filters mean here.
+
+    `link`: columns whose `sql` begins with its alias may be looked up by the key, row by row, where a join would cost more.
+    """
 
     name: str
     source: str
@@ -40,6 +53,21 @@ class Frame:
     run: str | None
     group: str | None = None
     maps: dict[str, str] = field(default_factory=dict)
+    link: Link | None = None
+
+    @property
+    def table(self) -> str:
+        """The table that has its rows."""
+        return self.source.split()[0]
+
+    @property
+    def alias(self) -> str:
+        """What that table is called in its columns' SQL."""
+        return self.source.split()[1]
+
+    def linked(self, column: Column) -> bool:
+        """Whether the column is one of the linked row's."""
+        return self.link is not None and column.sql.startswith(f"{self.link.alias}.")
 
     def column(self, name: str) -> Column | None:
         """The declared column of that name."""
@@ -58,11 +86,19 @@ def _since(start: str, end: str) -> str:
 def _end(t: str) -> str:
     """When a run or step ended, or now; NULL for one that was found dead with its supervisor, whose last event is all that is known."""
     dead = "IN ('interrupted', 'cancelled')" if t == "r" else "= 'interrupted'"
-    lost = f"{t}.status {dead} AND json_extract(r.detail, '$.discovered_at') IS NOT NULL"
+    detail = "r.detail" if t == "r" else f"(SELECT detail FROM runs WHERE id = {t}.run_id)"  # noqa: S608 - looked up only where it is needed
+    lost = f"{t}.status {dead} AND json_extract({detail}, '$.discovered_at') IS NOT NULL"
     return f"CASE WHEN {lost} THEN NULL ELSE coalesce({t}.finished_at, :now) END"
 
 
-def _outcome(t: str) -> tuple[Column, ...]:
+_COST_OF_RUN = "cost as the agent reported it; that of a replay or a reused run is not spent again"
+_COST_OF_STEP = (
+    "cost: of an attempt all of it, as the agent reported it; of a turn its share, by its tokens; of a tool what its sub-agent used, 0 for "
+    "other tools; what no step is known to have used is the attempt's only"
+)
+
+
+def _outcome(t: str, cost: str) -> tuple[Column, ...]:
     """What runs and steps both have."""
     return (
         Column("exit_code", f"{t}.exit_code", COUNT, "the process's exit code"),
@@ -71,7 +107,7 @@ def _outcome(t: str) -> tuple[Column, ...]:
         Column("peak_memory_bytes", f"{t}.peak_memory_bytes", COUNT, "largest memory in use", "bytes"),
         Column("input_tokens", f"{t}.input_tokens", COUNT, "tokens read by the model"),
         Column("output_tokens", f"{t}.output_tokens", COUNT, "tokens written by the model"),
-        Column("cost_usd", f"{t}.cost_usd", NUMBER, "cost as the agent reported it; that of a replay is not spent again", "USD"),
+        Column("cost_usd", f"{t}.cost_usd", NUMBER, cost, "USD"),
         Column("input", f"{t}.input", STRING, "its input, as JSON text"),
         Column("output", f"{t}.output", STRING, "its structured output, as JSON text"),
     )
@@ -94,14 +130,14 @@ RUNS = Frame(
         Column("started_at", "r.started_at", STAMP, "when its first attempt started"),
         Column("finished_at", "r.finished_at", STAMP, f"when it ended; {_LAST_KNOWN}"),
         Column("queued_s", _since("r.created_at", f"coalesce(r.started_at, {_end('r')})"), SECONDS, f"waited for its start; {_LOST}", "s"),
-        Column("run_s", f"coalesce(r.run_s, {_since('r.started_at', _end('r'))})", SECONDS, f"ran; of a replay, as recorded; {_LOST}", "s"),
+        Column("run_s", f"coalesce(r.run_s, {_since('r.started_at', _end('r'))})", SECONDS, f"ran; {_TOLD}; {_LOST}", "s"),
         Column("total_s", _since("r.created_at", _end("r")), SECONDS, f"from launch to end; {_LOST}", "s"),
         Column("cpu_s", "r.cpu_s", SECONDS, "processor time of the whole process tree", "s"),
         Column("timeout_s", "r.timeout_s", SECONDS, "its timeout", "s"),
         Column("attempts", "r.attempts", COUNT, "attempts so far"),
         Column("signal", "r.signal", COUNT, "the signal that ended the process"),
         Column("reason", "r.reason", STRING, "how the command failed"),
-        *_outcome("r"),
+        *_outcome("r", _COST_OF_RUN),
         Column("tokens_per_s", "r.tokens_per_s", NUMBER, "tokens written per second", "1/s"),
         Column("cache_read_tokens", "r.cache_read_tokens", COUNT, "tokens read from the model's cache; not among input_tokens"),
         Column("cache_write_tokens", "r.cache_write_tokens", COUNT, "tokens written to the model's cache; not among input_tokens"),
@@ -125,7 +161,9 @@ RUNS = Frame(
             "the folder of its workspace; NA when that was removed",
         ),
         Column("replay_of", "r.replay_of", STRING, "the id of the run whose recording it replays"),
-        Column("cache_key", "r.cache_key", STRING, "equal for runs of the same work"),
+        Column("reused_from", "r.reused_from", STRING, "the id of the completed run that was returned instead of running it again"),
+        Column("resumed_from", "r.resumed_from", STRING, "the id of the run that was cut off, and that it was launched again for"),
+        Column("cache_key", "r.cache_key", STRING, "equal for runs of the same work; NA of runs launched without reuse=True"),
         Column("trace_id", "r.trace_id", STRING, "its W3C trace id, which its processes find in TRACEPARENT"),
         Column("stdout", "r.id", STRING, "all of its stdout", full=True),
         Column("stderr", "r.id", STRING, "all of its stderr", full=True),
@@ -135,6 +173,7 @@ RUNS = Frame(
     run="id",
     group="group_id",
     maps={"param": "r.params", "tag": "r.tags"},
+    link=Link("sessions", "s", "session_id"),
 )
 
 STEPS = Frame(
@@ -154,16 +193,19 @@ STEPS = Frame(
         Column("created_at", "t.created_at", STAMP, "when it was made known"),
         Column("started_at", "t.started_at", STAMP, "when it started"),
         Column("finished_at", "t.finished_at", STAMP, f"when it ended; {_LAST_KNOWN}"),
-        Column("run_s", f"coalesce(t.run_s, {_since('t.started_at', _end('t'))})", SECONDS, f"ran; of a replay, as recorded; {_LOST}", "s"),
+        Column("run_s", f"coalesce(t.run_s, {_since('t.started_at', _end('t'))})", SECONDS, f"ran; {_TOLD}; {_LOST}", "s"),
         Column("cpu_s", "t.cpu_s", SECONDS, "processor time of its process tree", "s"),
-        *_outcome("t"),
+        *_outcome("t", _COST_OF_STEP),
     ),
     at="created_at",
     order=("created_at", "run_id", "seq"),
     run="run_id",
     group="group_id",
+    link=Link("runs", "r", "run_id"),
 )
 
+#: Nearly all are kept here, and their JSON begins like this: to parse it once less saves a tenth.
+_LOCATION_KIND = """CASE substr(a.location, 1, 16) WHEN '{"type":"local",' THEN 'local' ELSE json_extract(a.location, '$.type') END"""
 ARTIFACTS = Frame(
     "artifacts",
     "artifacts a LEFT JOIN runs r ON r.id = a.source_run",
@@ -178,7 +220,7 @@ ARTIFACTS = Frame(
         Column("content_type", "a.content_type", STRING, "its MIME type"),
         Column("size", "a.size", COUNT, "its size", "bytes"),
         Column("checksum", "a.checksum", STRING, "its SHA-256, verified whenever it is read"),
-        _category("location_kind", "json_extract(a.location, '$.type')", ("local", "http", "cloud", "inline"), "how it is kept"),
+        _category("location_kind", _LOCATION_KIND, ("local", "http", "cloud", "inline"), "how it is kept"),
         Column(
             "location",
             "coalesce(json_extract(a.location, '$.path'), json_extract(a.location, '$.url'), json_extract(a.location, '$.uri'))",
@@ -198,6 +240,7 @@ ARTIFACTS = Frame(
     order=("created_at", "seq"),
     run="run_id",
     group="group_id",
+    link=Link("runs", "r", "run_id"),
 )
 
 EVENTS = Frame(
@@ -217,10 +260,12 @@ EVENTS = Frame(
     order=("seq",),
     run="run_id",
     group="group_id",
+    link=Link("runs", "r", "run_id"),
 )
 
 
 def _count(condition: str) -> str:
+    """Runs of the session that `condition` is true of; a ``+`` keeps SQLite from looking through all runs of a status for it."""
     return f"(SELECT count(*) FROM runs r WHERE r.session_id = s.id AND {condition})"  # noqa: S608 - our own conditions
 
 
@@ -235,15 +280,15 @@ SESSIONS = Frame(
         Column("ended_at", "s.ended_at", STAMP, "when it ended"),
         Column("total_s", _since("s.created_at", "coalesce(s.ended_at, :now)"), SECONDS, "from beginning to end", "s"),
         Column("n_runs", _count("1"), COUNT, "runs in it"),
-        Column("live", _count("r.status IN ('pending', 'running')"), COUNT, "runs that are not finished"),
-        Column("completed", _count("r.status = 'completed'"), COUNT, "runs that completed"),
-        Column("failed", _count("r.status IN ('failed', 'timeout')"), COUNT, "runs that failed or timed out"),
-        Column("cancelled", _count("r.status IN ('cancelled', 'interrupted')"), COUNT, "runs that were cancelled or cut off"),
+        Column("live", _count("+r.status IN ('pending', 'running')"), COUNT, "runs that are not finished"),
+        Column("completed", _count("+r.status = 'completed'"), COUNT, "runs that completed"),
+        Column("failed", _count("+r.status IN ('failed', 'timeout')"), COUNT, "runs that failed or timed out"),
+        Column("cancelled", _count("+r.status IN ('cancelled', 'interrupted')"), COUNT, "runs that were cancelled or cut off"),
         Column(
             "cost_usd",
-            "(SELECT sum(cost_usd) FROM runs r WHERE r.session_id = s.id AND r.replay_of IS NULL)",
+            "(SELECT sum(cost_usd) FROM runs r WHERE r.session_id = s.id AND r.replay_of IS NULL AND r.reused_from IS NULL)",
             NUMBER,
-            "cost of its runs, replays left out",
+            "cost of its runs, replays and reused runs left out",
             "USD",
         ),
     ),
@@ -252,6 +297,16 @@ SESSIONS = Frame(
     run=None,
     maps={"tag": "s.tags"},
 )
+
+
+def meaning(frame: Frame, name: str) -> dict[str, str]:
+    """What a column of the frame, ``param.x`` and ``tag.x`` among them, means, and its unit."""
+    column = frame.column(name)
+    if column is not None:
+        return {"meaning": column.meaning, "unit": column.unit}
+    prefix, _, key = name.partition(".")
+    return {"meaning": f"value of {'parameter' if prefix == 'param' else prefix} {key}", "unit": ""}
+
 
 FRAMES = (RUNS, STEPS, ARTIFACTS, EVENTS, SESSIONS)
 _MAPS = {"param": ("`param.x`", "value of parameter x; dtype by its values"), "tag": ("`tag.x`", "value of tag x")}
@@ -266,3 +321,17 @@ def column_docs() -> str:
         lines = [f"### `{frame.name}_df`", "", "| column | dtype | unit | meaning |", "|---|---|---|---|"]
         parts.append("\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]))
     return "\n\n".join(parts) + "\n"
+
+
+_HEAD = """# The columns of the DataFrames
+
+Made from the declarations in `agentnb/history/columns.py`, which a test holds equal to this page. Dtypes are the same on every read, by
+every way, also when there are no rows; what is missing is `NA` (`NaT`, or `NaN` in durations). Stamps are UTC. `df.attrs["agentnb"]` has
+meanings and units of the columns that a DataFrame has, and parquet files keep it; `nb.typed` gives what was read from CSV its dtypes again.
+
+"""
+
+
+def page() -> str:
+    """The page that documents all columns."""
+    return _HEAD + column_docs()

@@ -48,7 +48,8 @@ DEFAULTS: dict[str, Need] = {
 }
 
 _RUNS = """SELECT run_s, peak_memory_bytes, cpu_s FROM runs
-    WHERE command = ? AND target_kind = ? AND status = 'completed' ORDER BY created_at DESC LIMIT ?"""
+    WHERE command = ? AND target_kind = ? AND status = 'completed' AND reused_from IS NULL
+    ORDER BY created_at DESC LIMIT ?"""
 _HANDLERS = """SELECT (finished_at - started_at) / 1e6, peak_memory_bytes, cpu_s FROM steps
     WHERE json_extract(input, '$.command') = ? AND kind = ? AND status = 'completed' ORDER BY created_at DESC LIMIT ?"""
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +17,7 @@ from agentnb.history.output_pieces import PIECE_BYTES, OutputPieces, opened, who
 from agentnb.history.reader import check_ended, reading
 from agentnb.history.recorded_values import CHECKS, PLAYED, WORKSPACE
 from agentnb.history.recording import MARK, MAX_LINE, VERSION
-from agentnb.ids import new_id
+from agentnb.history.whole_file import check_target, whole_file
 
 #: Larger artifacts are only named.
 MAX_ARTIFACT_BYTES = 10 * 1024 * 1024
@@ -52,29 +50,9 @@ def export_run(
     check_target(target, overwrite=overwrite)
     bound = max_artifact_bytes if artifacts else -1
     writer = _Writer(root, run, bound, params=params)
-    temporary = target.with_name(f".{target.name[:100]}.{new_id()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(writer.lines())
-        _place(temporary, target, overwrite=overwrite)
-    except StoreError:
-        raise
-    except OSError as bad:
-        raise StoreError(f"export: {str(target)!r} cannot be written: {bad.strerror or bad}; give another file, or make room") from bad
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
+    with whole_file(target, overwrite=overwrite) as file:
+        file.writelines(writer.lines())
     return writer.left_out
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise ConfigError for a file that cannot be meant."""
-    if target.is_dir():
-        raise ConfigError(f"export: {str(target)!r} is a folder; give a file in it, such as {str(target / 'run.jsonl')!r}")
-    if target.exists() and not overwrite:
-        raise ConfigError(f"export: the file {str(target)!r} is there already; give another name, or overwrite=True to replace it")
 
 
 def _line(data: Json) -> bytes:
@@ -82,18 +60,6 @@ def _line(data: Json) -> bytes:
         return _encode(data).encode() + b"\n"
     except ValueError:  # half a surrogate pair has no bytes, but an escape; an infinity reads 1e999
         return dumps(data).encode() + b"\n"
-
-
-def _place(temporary: Path, target: Path, *, overwrite: bool) -> None:
-    if overwrite:
-        os.replace(temporary, target)  # noqa: PTH105
-        return
-    try:
-        os.link(temporary, target)  # unlike a rename it fails when somebody else made the file meanwhile
-    except FileExistsError:
-        raise ConfigError(f"export: the file {str(target)!r} was made by somebody else meanwhile; give another name") from None
-    except OSError:  # a file system without hard links
-        os.replace(temporary, target)  # noqa: PTH105
 
 
 class _Writer:
@@ -184,6 +150,9 @@ class _Writer:
             yield self._entry(at, kind, self._step_started(at, str(step), data))
         elif kind == "step_finished":
             yield from self._step_finished(at, str(step), data)
+        elif kind == "step_used":
+            if step in self._steps:
+                yield self._entry(at, kind, {"step": self._number(step)} | data)
         elif kind == "artifact_saved":
             yield from self._artifact(at, data["artifact"])
         elif kind == "run_started":

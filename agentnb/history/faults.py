@@ -10,11 +10,13 @@ from agentnb.errors import StoreError
 
 _ELSEWHERE = "point AGENTNB_HOME or store= to another folder"
 
+ON_A_LOCAL_DISK = f"{_ELSEWHERE} on a local disk"
+
 _NOT_WRITABLE = f"it is not writable; change its permissions, or {_ELSEWHERE}"
 _READ_ONLY = f"it is on a read-only file system; {_ELSEWHERE}"
 _FULL = f"the disk is full; free some space, or {_ELSEWHERE}"
 _NO_FOLDER = f"a file is where a folder should be; move it away, or {_ELSEWHERE}"
-_NO_LOCKS = f"the file system does not support locking (a network share?); {_ELSEWHERE} on a local disk"
+_NO_LOCKS = f"the file system does not support locking (a network share?); {ON_A_LOCAL_DISK}"
 _DAMAGED = f"it is not a database, or is damaged; restore it from a backup, move it away to start anew, or {_ELSEWHERE}"
 _BUSY = "another process keeps it locked; end that process, or try again"
 _DISK = f"the disk does not read or write; check the disk and its free space, or {_ELSEWHERE}"
@@ -64,6 +66,12 @@ def is_lock(fault: BaseException) -> bool:
     cause = fault.__cause__
     code = getattr(cause, "sqlite_errorcode", 0) if isinstance(cause, sqlite3.OperationalError) else 0
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_full(fault: BaseException) -> bool:
+    """Whether a StoreError says that the disk has no room for what SQLite had to write."""
+    cause = fault.__cause__
+    return isinstance(cause, sqlite3.OperationalError) and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _advice(error: Exception) -> str:

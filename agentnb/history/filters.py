@@ -64,7 +64,7 @@ def conditions(frame: Frame, db: sqlite3.Connection, given: Filters, now: int) -
     """All conditions that `given` asks for. Raises ConfigError for values that make no sense."""
     found: list[Condition] = []
     if (session := given.get("session")) is not None:
-        found.append(_one_of("id" if frame.run is None else "session_id", _sessions(db, _ids("session", session, db))))
+        found.append(_of_runs(frame, "id" if frame.run is None else "session_id", _sessions(db, _ids("session", session, db))))
     if (status := given.get("status")) is not None:
         found.append(_one_of("status", _statuses(frame, status)))
     if (since := given.get("since")) is not None:
@@ -72,7 +72,7 @@ def conditions(frame: Frame, db: sqlite3.Connection, given: Filters, now: int) -
     if (until := given.get("until")) is not None:
         found.append((f"{frame.at} < ?", [moment_us(until, now, what="until")]))
     if (group := given.get("group")) is not None:
-        found.append(_one_of(_supported(frame, "group", frame.group), _ids("group", group, db)))
+        found.append(_of_runs(frame, _supported(frame, "group", frame.group), _ids("group", group, db)))
     if (run := given.get("run")) is not None:
         found.append(_one_of(_supported(frame, "run", frame.run), _ids("run", run, db)))
     if (where := given.get("where")) is not None:
@@ -171,6 +171,15 @@ def _sessions(db: sqlite3.Connection, keys: Sequence[str]) -> list[str]:
 def _one_of(column: str, texts: Sequence[str]) -> Condition:
     """One bound value, however many texts: SQLite limits the number of ``?`` in a statement."""
     return f'"{column}" IN (SELECT value FROM json_each(?))', [dumps([str(text) for text in texts])]  # noqa: S608 - our own column names
+
+
+def _of_runs(frame: Frame, name: str, texts: Sequence[str]) -> Condition:
+    """Rows whose column has one of the texts; where it is their run's, by way of the runs: there is an index by run, a join reads all."""
+    column = frame.column(name)
+    text, values = _one_of(name, texts)
+    if column is None or frame.link is None or frame.link.table != "runs" or not frame.linked(column):
+        return text, values
+    return f'"{frame.link.key}" IN (SELECT id FROM runs WHERE {text})', values  # noqa: S608 - our own column names
 
 
 def _statuses(frame: Frame, given: str | Iterable[str]) -> list[str]:

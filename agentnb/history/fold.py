@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from agentnb import events as ev
-from agentnb.history.jsontext import bindable, dumps, raw
+from agentnb.history.jsontext import bindable, dumps, dumps_text, raw
 from agentnb.states import TRANSITIONS, RunStatus
 
 #: What a later event may set; each goes from NULL to a value, or from a value to a newer one, never back.
@@ -26,6 +27,7 @@ STEP_CHANGES = (
     "status", "finished_at", "error_kind", "error", "exit_code", "usage", "cpu_s", "peak_memory_bytes",
     "tokens", "input_tokens", "output_tokens", "cost_usd", "output", "run_s",
 )  # fmt: skip
+STEP_USED = ("tokens", "input_tokens", "output_tokens", "cost_usd")
 ARTIFACT_COLUMNS = (
     "id", "name", "content_type", "size", "location", "checksum", "created_at", "source_run", "source_step", "schema_version",
 )  # fmt: skip
@@ -34,15 +36,23 @@ SESSION_COLUMNS = ("id", "name", "created_at", "tags", "owner", "schema_version"
 
 _COPIED_FROM_RUN = (
     "id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key", "trace_id",
-    "replay_of",
+    "replay_of", "reused_from", "resumed_from",
 )  # fmt: skip
 _USAGE = ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")
 _STREAMS = ("stdout", "stderr")
+_STREAM_KEYS = {f'"{name}":' for name in _STREAMS}
 _TOTALS = tuple(f.name for f in fields(ev.UsageReported) if f.name not in {"run_id", "at"})
-#: Parts of events that rows hold, too.
-_SHARED = ("usage", "detail")
 _AS_COLUMNS = {"at", "run_id", "step_id", "session_id"}
-_BODY = {cls: tuple(f.name for f in fields(cls) if f.name not in _AS_COLUMNS) for cls in ev.RECORDED}
+
+
+def _form(cls: type[ev.Message]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The keys of the fields that are no columns, as JSON, and what gets their values."""
+    names = [field.name for field in fields(cls) if field.name not in _AS_COLUMNS]
+    get = attrgetter(*names)
+    return tuple(f'"{name}":' for name in names), get if len(names) > 1 else lambda event: (get(event),)
+
+
+_FORMS = {cls: _form(cls) for cls in ev.RECORDED}
 _MOVES: dict[str, frozenset[str]] = {old.value: frozenset(map(str, new)) for old, new in TRANSITIONS.items() if isinstance(old, RunStatus)}
 _STEP_ENDS = frozenset({"completed", "failed", "skipped", "cancelled", "timeout", "interrupted"})
 _SESSION_ENDS = frozenset({"ended", "cancelled"})
@@ -84,12 +94,17 @@ def mentioned(batch: Iterable[ev.Message]) -> list[str]:
     )
 
 
+def _without_text(kept: Any) -> Any:
+    return {name: value for name, value in kept.items() if name != "text"} if isinstance(kept, dict) else kept
+
+
 class Fold:
     """What a batch adds up to.
 
     `new_runs` are whole rows; `runs` are changes, by id, of runs that were there before. `steps` (and `sessions`) are whole rows to
     insert, or to lay over a live one; `step_ends` (and `session_ends`) are changes of live ones that began in an earlier batch and
-    go in first. `log` is the events table's rows.
+    go in first. `used_before` and `used_after` are what steps that had ended before the batch, or in it, turned out to use.
+    `log` is the events table's rows.
     """
 
     def __init__(self, known: Known, owner: str | None) -> None:
@@ -104,14 +119,20 @@ class Fold:
         self.runs: dict[str, Row] = {}
         self.steps: dict[tuple[str, str], Row] = {}
         self.step_ends: dict[tuple[str, str], Row] = {}
+        self.used_before: list[Row] = []
+        self.used_after: list[Row] = []
         self.artifacts: list[Row] = []
         self.outputs: list[tuple[Any, ...]] = []
         self._texts: dict[int, tuple[Any, str]] = {}
 
-    def _shared(self, value: Any) -> str | None:
-        """`_json` of a part that several events or rows hold, made once."""
-        if value is None:
-            return None
+    def _part(self, value: Any) -> str | None:
+        """JSON of a part of an event that a row holds as well."""
+        return None if value is None else self._text(value)
+
+    def _text(self, value: Any) -> str:
+        """JSON of a part of an event; of a mapping, which several events and rows may hold, it is made once."""
+        if type(value) is not dict:
+            return dumps_text(value) if type(value) is str else dumps(value)
         known = self._texts.get(id(value))
         if known is None:  # the value is kept, so that no other one gets its id
             known = self._texts[id(value)] = (value, dumps(value))
@@ -132,23 +153,20 @@ class Fold:
             (*map(bindable, row[:3]), raw(row[3]) if isinstance(row[3], str) else None, bindable(row[4])) for row in self.outputs
         ]
         tables: tuple[dict[Any, Row], ...] = (self.sessions, self.session_ends, self.new_runs, self.runs, self.steps, self.step_ends)
-        for row in (*self.artifacts, *(row for table in tables for row in table.values())):
+        for row in (*self.artifacts, *self.used_before, *self.used_after, *(row for table in tables for row in table.values())):
             row.update([(name, bindable(value)) for name, value in row.items()])
 
     def _record(self, event: Any) -> None:
-        data = {name: value for name in _BODY[type(event)] if (value := getattr(event, name)) is not None}
-        run_id = event.run.get("id") if isinstance(event, ev.RunQueued) else getattr(event, "run_id", None)
-        session_id = getattr(event, "session_id", None)
-        if type(event) is ev.RunFinished:  # the text of its output lives in the logs table, once
-            data.update((s, {k: v for k, v in data[s].items() if k != "text"}) for s in _STREAMS if isinstance(data.get(s), dict))
-        elif type(event) is ev.SessionStarted:
-            session_id = event.session.get("id")
-        shared = [(name, text) for name in _SHARED if (text := self._shared(data.pop(name, None))) is not None]
-        text = dumps(data)
-        for name, part in shared:
-            text = f'{text[:-1]}{"," if len(text) > 2 else ""}"{name}":{part}}}'
+        cls, text = type(event), self._text
+        keys, get = _FORMS[cls]
+        values: Iterable[Any] = get(event)
+        run_id = event.run.get("id") if cls is ev.RunQueued else getattr(event, "run_id", None)
+        session_id = event.session.get("id") if cls is ev.SessionStarted else getattr(event, "session_id", None)
+        if cls is ev.RunFinished:  # the text of its output lives in the logs table, once
+            values = [_without_text(value) if key in _STREAM_KEYS else value for key, value in zip(keys, values, strict=True)]
+        data = ",".join([key + text(value) for key, value in zip(keys, values, strict=True) if value is not None])
         session_id = session_id or self._session.get(run_id or "")
-        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), text))
+        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), f"{{{data}}}"))
 
     def _run(self, run_id: str) -> Row | None:
         """The row to write changes of a live run to; None when the run is unknown or has ended."""
@@ -223,7 +241,7 @@ class Fold:
         row.update(
             finished_at=event.at, exit_code=event.exit_code, signal=event.signal, error_kind=_mapping(event.error).get("kind"),
             error=_json(event.error), output=_json(event.output), reason=detail.get("reason"), run_s=event.run_s,
-            cpu_s=usage.get("cpu_time"), usage=self._shared(event.usage), detail=self._shared(event.detail or None),
+            cpu_s=usage.get("cpu_time"), usage=self._part(event.usage), detail=self._part(event.detail or None),
         )  # fmt: skip
         if event.attempts:
             row["attempts"] = event.attempts
@@ -244,7 +262,8 @@ class Fold:
         if event.run_id in self._status and key not in self.steps:
             self.steps[key] = {
                 "run_id": event.run_id, "id": event.step_id, "parent_id": event.parent_id, "kind": event.kind, "name": event.name,
-                "status": "running", "attempt": event.attempt, "created_at": event.at, "started_at": event.at, "input": _json(event.input),
+                "status": "running", "attempt": event.attempt, "created_at": event.at, "started_at": event.at,
+                "input": self._part(event.input),
             }  # fmt: skip
 
     def _step_finished(self, event: ev.StepFinished) -> None:
@@ -259,10 +278,24 @@ class Fold:
         usage, tokens = _mapping(event.usage), _mapping(event.tokens)
         row.update(
             status=event.status, finished_at=event.at, error_kind=_mapping(event.error).get("kind"), error=_json(event.error),
-            exit_code=event.exit_code, usage=self._shared(event.usage), cpu_s=usage.get("cpu_time"),
-            peak_memory_bytes=usage.get("peak_memory_bytes"), tokens=_json(event.tokens), input_tokens=tokens.get("input"),
-            output_tokens=tokens.get("output"), cost_usd=event.cost_usd, output=_json(event.output), run_s=event.run_s,
+            exit_code=event.exit_code, usage=self._part(event.usage), cpu_s=usage.get("cpu_time"),
+            peak_memory_bytes=usage.get("peak_memory_bytes"), tokens=self._part(event.tokens), input_tokens=tokens.get("input"),
+            output_tokens=tokens.get("output"), cost_usd=event.cost_usd, output=self._part(event.output), run_s=event.run_s,
         )  # fmt: skip
+
+    def _step_used(self, event: ev.StepUsed) -> None:
+        key, tokens = (event.run_id, event.step_id), _mapping(event.tokens)
+        if self._status.get(event.run_id) not in _MOVES:
+            return
+        used: Row = {
+            "tokens": _json(event.tokens), "input_tokens": tokens.get("input"), "output_tokens": tokens.get("output"),
+            "cost_usd": event.cost_usd,
+        }  # fmt: skip
+        begun, ended = self.steps.get(key), self.step_ends.get(key)
+        over = [row for row in (begun, ended) if row is not None and row["status"] != "running"]
+        if begun in over and begun is not None:
+            begun.update({name: value for name, value in used.items() if value is not None})
+        (self.used_after if over else self.used_before).append(used | {"run_id": event.run_id, "id": event.step_id})
 
     def _artifact_saved(self, event: ev.ArtifactSaved) -> None:
         artifact = event.artifact
@@ -291,6 +324,7 @@ class Fold:
         ev.RunRetrying: _run_retrying,
         ev.StepStarted: _step_started,
         ev.StepFinished: _step_finished,
+        ev.StepUsed: _step_used,
         ev.ArtifactSaved: _artifact_saved,
         ev.UsageReported: _usage_reported,
         ev.BudgetCrossed: _nothing,

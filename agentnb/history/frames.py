@@ -13,12 +13,13 @@ import pandas as pd
 
 from agentnb.errors import ArtifactCorrupted, ConfigError
 from agentnb.events import now_us
-from agentnb.history import arrays, columns, filters
+from agentnb.history import arrays, columns, filters, sources
 from agentnb.history.artifacts import digest_of
 from agentnb.history.columns import Column, Frame, column_docs
-from agentnb.history.condition import double_quoted
 from agentnb.history.filters import Filters, suggestion
+from agentnb.history.query import query
 from agentnb.history.reader import output_bytes, reading
+from agentnb.history.tombstone import why_gone
 
 __all__ = ["artifacts_df", "column_docs", "events_df", "group_df", "runs_df", "sessions_df", "steps_df"]
 
@@ -81,7 +82,7 @@ def group_df(root: Path, run_ids: Sequence[str], base: pd.DataFrame | None = Non
     found = runs_df(root, run=list(run_ids))
     order = pd.Index(found["id"]).get_indexer(pd.Index(pd.array(list(run_ids), dtype="string")))
     if (order < 0).any():
-        raise ConfigError(f"run {run_ids[int((order < 0).argmax())]} of this group is not in {root}")
+        raise ConfigError(f"run {run_ids[int((order < 0).argmax())]} of this group is not in {root}; it {why_gone(root)}")
     runs = found.take(order).reset_index(drop=True)
     if base is None:
         return runs
@@ -99,21 +100,20 @@ def group_df(root: Path, run_ids: Sequence[str], base: pd.DataFrame | None = Non
 
 def _frame(frame: Frame, root: Path, given: Filters) -> pd.DataFrame:
     filters.check_names(frame, given)
-    now = now_us()
+    wanted = _wanted(frame, given)
     with reading(root) as db:
-        wanted = _wanted(frame, given)
-        names, rows = _query(db, frame, given, wanted, now)
-        cells = dict(zip(names, zip(*rows, strict=True) if rows else ((),) * len(names), strict=True))
-        made = {
-            c.name: arrays.series(c, _whole_values(db, root, frame, c.name, cells[c.name]) if c.full else cells[c.name]) for c in wanted
-        }
+        db.execute("BEGIN")
+        asked = query(frame, db, given, wanted, now_us())
+        block = sources.read(root, asked, db)
+        made = {c.name: _whole(db, root, frame, c, block[c.name]) if c.full else block[c.name] for c in wanted}
+    rows = len(block["seq"])
     for prefix in frame.maps:
-        made |= _spread(prefix, cells[f"{prefix}s"])
+        made |= _spread(prefix, block[f"{prefix}s"])
+    result = pd.DataFrame(made, index=pd.RangeIndex(rows), copy=False)
     chosen = given.get("columns")
-    result = pd.DataFrame(made, index=pd.RangeIndex(len(rows)))
     if chosen is not None:
         result = _choose(result, list(chosen))
-    result.attrs["agentnb"] = {name: _meaning(frame, str(name)) for name in result.columns}
+    result.attrs["agentnb"] = {name: columns.meaning(frame, str(name)) for name in result.columns}
     return result
 
 
@@ -131,60 +131,12 @@ def _wanted(frame: Frame, given: Filters) -> list[Column]:
     return [column for column in frame.columns if column.name in chosen]
 
 
-def _query(db: sqlite3.Connection, frame: Frame, given: Filters, wanted: Sequence[Column], now: int) -> tuple[list[str], list[Any]]:
-    inner = [f'{column.sql.replace(":now", str(now))} AS "{column.name}"' for column in frame.columns]
-    inner += [f'{sql} AS "{prefix}s"' for prefix, sql in frame.maps.items()]
-    if frame.column("seq") is None:
-        inner.append(f"{frame.source.split()[1]}.rowid AS seq")
-    found = filters.conditions(frame, db, given, now)
-    values: list[Any] = [value for _, part in found for value in part]
-    names = [column.name for column in wanted] + [f"{prefix}s" for prefix in frame.maps]
-    outer = [*dict.fromkeys([*names, *frame.order])]
-    sql = f"SELECT {', '.join(map(_quoted, outer))} FROM (SELECT {', '.join(inner)} FROM {frame.source})"  # noqa: S608 - our own columns; what users give is bound, or their own `where`
-    if found:
-        sql += f" WHERE {' AND '.join(text for text, _ in found)}"
-    if (limit := given.get("limit")) is not None:
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise ConfigError(f"limit: {limit!r} must be a whole number, zero or more")
-        sql += f" ORDER BY {', '.join(f'{name} DESC' for name in frame.order)} LIMIT {limit}"
-    return outer, _fetch(db, f"SELECT * FROM ({sql}) ORDER BY {', '.join(frame.order)}", values, frame, given.get("where"))  # noqa: S608
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def _fetch(db: sqlite3.Connection, sql: str, values: list[Any], frame: Frame, where: Any) -> list[Any]:
-    try:
-        try:
-            return db.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as bad:
-            if "decode" not in str(bad).lower():
-                raise
-            db.text_factory = lambda data: data.decode(errors="replace")  # an error's message may hold half a character
-            return db.execute(sql, values).fetchall()
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as bad:
-        text = str(bad)
-        if text.startswith("no such column: "):
-            raise _unknown(frame, text.removeprefix("no such column: ").partition(" - should this be")[0], where) from None
-        if getattr(bad, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
-            raise ConfigError(f"where: SQLite does not take this condition: {text}") from None
-        raise
-
-
-def _unknown(frame: Frame, name: str, where: Any) -> ConfigError:
-    text = f"where: {frame.name}_df has no column {name!r}; {suggestion(name, [c.name for c in frame.columns])}"
-    sql = where[0] if isinstance(where, tuple) else where
-    if isinstance(sql, str) and double_quoted(sql, name):
-        text += "; a text value stands in single quotes: '{}'".format(name.replace("'", "''"))
-    return ConfigError(text)
-
-
-def _spread(prefix: str, texts: Sequence[str]) -> dict[str, pd.Series[Any]]:
+def _spread(prefix: str, texts: Any) -> dict[str, Any]:
     """One column per key of the JSON objects `texts`, in the order in which the keys first come."""
-    rows = [json.loads(text) if text and text != "{}" else {} for text in texts]
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return {f"{prefix}.{key}": arrays.inferred(f"{prefix}.{key}", [row.get(key) for row in rows]) for key in keys}
+    codes, several = pd.factorize(texts)  # grids repeat themselves
+    known = [json.loads(text) if isinstance(text, str) else {} for text in several.tolist()]
+    keys = dict.fromkeys(key for row in known for key in row)
+    return {f"{prefix}.{key}": arrays.inferred([*(row.get(key) for row in known), None]).take(codes) for key in keys}
 
 
 def _choose(result: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:
@@ -196,21 +148,15 @@ def _choose(result: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:
     return result[list(dict.fromkeys(chosen))].copy()
 
 
-def _meaning(frame: Frame, name: str) -> dict[str, str]:
-    column = frame.column(name)
-    if column is not None:
-        return {"meaning": column.meaning, "unit": column.unit}
-    prefix, _, key = name.partition(".")
-    return {"meaning": f"value of {'parameter' if prefix == 'param' else prefix} {key}", "unit": ""}
-
-
-def _whole_values(db: sqlite3.Connection, root: Path, frame: Frame, stream: str, cells: Sequence[Any]) -> list[Any]:
+def _whole(db: sqlite3.Connection, root: Path, frame: Frame, column: Column, cells: Any) -> Any:
     """What only `full` reads: output by run id, an artifact's bytes by location, an event's data."""
     if frame is columns.EVENTS:
-        return [json.loads(cell) for cell in cells]
-    if frame is columns.ARTIFACTS:
-        return [_content(root, *cell.split(" ", 1)) for cell in cells]
-    return [_stream(db, root, run_id, stream) for run_id in cells]
+        values: list[Any] = [json.loads(cell) for cell in cells]
+    elif frame is columns.ARTIFACTS:
+        values = [_content(root, *cell.split(" ", 1)) for cell in cells]
+    else:
+        values = [_stream(db, root, run_id, column.name) for run_id in cells]
+    return arrays.array(column, values)
 
 
 def _stream(db: sqlite3.Connection, root: Path, run_id: str, stream: str) -> str | None:

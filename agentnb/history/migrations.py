@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from agentnb.errors import StoreError, StoreTooNew
@@ -57,6 +58,24 @@ _REUSE = (
     "CREATE INDEX runs_by_cache_key ON runs (cache_key) WHERE cache_key IS NOT NULL",
 )
 
+#: What a change of these columns would make untrue: no event changes them, so that no event pays for these triggers.
+_SETTLED = {
+    "sessions": "id, name",
+    "runs": "id, session_id, group_id, name, created_at, params, tags",
+    "steps": "run_id, id, parent_id, kind, name, attempt, created_at, started_at, input",
+    "artifacts": "id, name, content_type, size, location, checksum, created_at, source_run, source_step",
+}
+_FORGET = "BEGIN DELETE FROM snapshots; UPDATE snapshot_changes SET seen = seen + 1; END"
+_SNAPSHOTS = (
+    """CREATE TABLE snapshots (
+        file TEXT PRIMARY KEY, frame TEXT NOT NULL, layout TEXT NOT NULL, last INTEGER NOT NULL, anchor TEXT NOT NULL,
+        rows INTEGER NOT NULL, open TEXT NOT NULL, size INTEGER NOT NULL, checksum TEXT NOT NULL, created_at INTEGER)""",
+    "CREATE TABLE snapshot_changes (seen INTEGER NOT NULL)",
+    "INSERT INTO snapshot_changes VALUES (0)",
+    *(f"CREATE TRIGGER {table}_deleted AFTER DELETE ON {table} {_FORGET}" for table in _SETTLED),
+    *(f"CREATE TRIGGER {table}_edited AFTER UPDATE OF {columns} ON {table} {_FORGET}" for table, columns in _SETTLED.items()),
+)
+
 #: Append only: a name that was released once keeps its statements for ever.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0001_initial", _INITIAL),
@@ -64,6 +83,7 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0003_agents", tuple(f"ALTER TABLE runs ADD COLUMN {column}" for column in _AGENTS)),
     ("0004_step_duration", ("ALTER TABLE steps ADD COLUMN run_s REAL",)),
     ("0005_reuse", _REUSE),
+    ("0006_snapshots", _SNAPSHOTS),
 )
 
 _RECORD = "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied_at INTEGER NOT NULL)"
@@ -84,7 +104,7 @@ def pending(db: sqlite3.Connection, path: Path) -> list[str]:
     if unknown := sorted(applied - known):
         raise StoreTooNew(
             f"{path} was written by a newer agentnb (migration {unknown[0]!r} is not known here) and was left untouched; "
-            "upgrade agentnb or point AGENTNB_HOME/store= elsewhere"
+            "upgrade agentnb or point AGENTNB_HOME/store= elsewhere; if it was upgraded already, restart this kernel"
         )
     return [name for name, _ in MIGRATIONS if name not in applied]
 
@@ -102,7 +122,8 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
                 _apply(db, name, statements[name])
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # the disk may have failed it, and that is what to tell
+                db.execute("ROLLBACK")
             raise
 
 

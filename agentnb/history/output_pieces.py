@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agentnb.errors import StoreError
-from agentnb.history.reader import read_logs
+from agentnb.history.reader import missing_log, read_logs
 
 PIECE_BYTES = 48 * 1024
 
@@ -59,7 +59,7 @@ def opened(root: Path, record: Json) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as bad:
-        raise StoreError(f"the log file {path} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
+        raise missing_log(root, path, bad) from bad
 
 
 def _read(file: BinaryIO, size: int | None) -> Iterator[bytes]:

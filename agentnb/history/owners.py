@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from agentnb.errors import StoreError
@@ -22,6 +23,15 @@ def is_owner(name: str) -> bool:
 def door_path(root: Path, owner: str) -> Path:
     """Where the supervisor that is `owner` of the store at `root` listens for other processes."""
     return root / "owners" / f"{owner}.sock"
+
+
+def is_behind(folder: Path) -> bool:
+    """Whether one of the owners in `folder` said that it has events which the history did not take yet (see OwnerLock.tell_behind)."""
+    for lock in folder.glob("*.lock"):
+        with suppress(OSError):
+            if lock.stat().st_mtime_ns == 0:
+                return True
+    return False
 
 
 class OwnerLock:
@@ -50,6 +60,17 @@ class OwnerLock:
             if _same_file(descriptor, path):
                 return cls(folder, owner, descriptor)
             os.close(descriptor)  # whoever held it last removed the file between our open and our lock: take the new one
+
+    def tell_behind(self, behind: bool) -> None:  # noqa: FBT001 - it is what is told
+        """Tell other processes whether this owner has events that the history did not take yet.
+
+        It is told by the file's time, for which a full disk has room.
+        """
+        with suppress(OSError):
+            if behind:
+                os.utime(self._descriptor, (0, 0))
+            else:
+                os.utime(self._descriptor)
 
     def remove(self) -> None:
         """Delete the file, and the socket beside it, then free the lock. A file that has taken its place is another's, and stays."""

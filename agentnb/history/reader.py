@@ -16,6 +16,7 @@ from agentnb.history import migrations
 from agentnb.history.faults import store_fault
 from agentnb.history.jsontext import bindable
 from agentnb.history.store import BUSY_MS, DATABASE, Store
+from agentnb.history.tombstone import last_removal, why_gone
 from agentnb.states import TRANSITIONS, RunStatus
 
 Record = dict[str, Any]
@@ -63,7 +64,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     raise store_fault(fault, path, "opening") from fault
 
 
-def _records(cursor: sqlite3.Cursor) -> list[Record]:
+def rows_of(cursor: sqlite3.Cursor) -> list[Record]:
+    """Rows as dicts, JSON decoded."""
     names = [name for name, *_ in cursor.description]
     return [{n: json.loads(v) if n in _JSON and isinstance(v, str) else v for n, v in zip(names, row, strict=True)} for row in cursor]
 
@@ -91,6 +93,8 @@ def find_run(root: Path, key: str) -> str:
         ]
     near = get_close_matches(key, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "see `agentnb runs` for what there is"
+    if when := last_removal(root):
+        hint += f"; `agentnb gc` removed runs, last at {when:%Y-%m-%d %H:%M:%S} UTC"
     raise ConfigError(f"there is no run {key!r} in {root}; {hint}")
 
 
@@ -98,7 +102,7 @@ def read_run(root: Path, key: str) -> Record:
     """The run that `key` means (see `find_run`): its columns, JSON decoded, stamps in microseconds UTC."""
     run_id = find_run(root, key)
     with reading(root) as db:
-        return _records(db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)))[0]
+        return rows_of(db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)))[0]
 
 
 def check_ended(root: Path, run_id: str) -> Record:
@@ -112,7 +116,7 @@ def check_ended(root: Path, run_id: str) -> Record:
 def read_steps(root: Path, run_id: str) -> list[Record]:
     """The steps of a run in the order of their creation, JSON decoded, stamps in microseconds UTC."""
     with reading(root) as db:
-        return _records(db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY created_at, rowid", (run_id,)))
+        return rows_of(db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY created_at, rowid", (run_id,)))
 
 
 def read_last_steps(root: Path, run_id: str, most: int) -> tuple[list[Record], int]:
@@ -147,7 +151,7 @@ def _dicts(cursor: sqlite3.Cursor) -> list[Record]:
 def read_artifacts(root: Path, run_id: str) -> list[Record]:
     """The artifacts of a run in the order of their creation, JSON decoded, sizes in bytes, stamps in microseconds UTC."""
     with reading(root) as db:
-        return _records(db.execute("SELECT * FROM artifacts WHERE source_run = ? ORDER BY created_at, rowid", (run_id,)))
+        return rows_of(db.execute("SELECT * FROM artifacts WHERE source_run = ? ORDER BY created_at, rowid", (run_id,)))
 
 
 def read_output(root: Path, run_id: str, stream: Literal["stdout", "stderr"]) -> bytes:
@@ -165,7 +169,7 @@ def read_output(root: Path, run_id: str, stream: Literal["stdout", "stderr"]) ->
 def read_runs(root: Path, run_ids: Collection[str]) -> list[Record]:
     """Those of these runs that the history knows, as `read_run` gives them."""
     with reading(root) as db:
-        return _records(db.execute("SELECT * FROM runs WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(run_ids)),)))
+        return rows_of(db.execute("SELECT * FROM runs WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(run_ids)),)))
 
 
 def read_logs(root: Path, run_ids: Collection[str]) -> dict[str, dict[str, Record]]:
@@ -195,4 +199,18 @@ def output_bytes(root: Path, inline: str | bytes | None, path: str | None) -> by
     try:
         return file.read_bytes()
     except OSError as bad:
-        raise StoreError(f"the log file {file} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
+        raise missing_log(root, file, bad) from bad
+
+
+def missing_log(root: Path, file: Path, bad: OSError) -> StoreError:
+    """What to say of a log file that cannot be read."""
+    run_id = file.parent.name
+    if not file.exists() and not read_runs(root, [run_id]):
+        return StoreError(f"the output of run {run_id} cannot be read: the run {why_gone(root)}")
+    return StoreError(f"the log file {file} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?")
+
+
+def check_known(root: Path, run_id: str) -> None:
+    """Raise StoreError when a gc removed the run from the history, which once knew it."""
+    if last_removal(root) is not None and not read_runs(root, [run_id]):
+        raise StoreError(f"run {run_id} {why_gone(root)}")

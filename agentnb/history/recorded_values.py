@@ -26,7 +26,7 @@ _INT64 = 2**63
 
 _STEP_ENDS = frozenset(StepStatus) - {StepStatus.PENDING, StepStatus.RUNNING}
 _RUN_ENDS = frozenset(RunStatus) - {RunStatus.PENDING, RunStatus.RUNNING}
-_OF_STEPS = frozenset({ev.StepStarted, ev.StepFinished})
+_OF_STEPS = frozenset({ev.StepStarted, ev.StepFinished, ev.StepUsed})
 #: Events that a recording may hold, by type: those of one run, after its launch.
 PLAYED: dict[str, type[ev.Message]] = {
     cls.type: cls

@@ -214,6 +214,12 @@ class Recording:
         self._open.discard(number)
         entry |= {"step": number, "kept": data.get("kept") is True}
 
+    def _on_step_used(self, data: Json, entry: Json) -> None:
+        number = self._step(data, "step")
+        if number is None or number in self._open:
+            raise self._bad(f"step_used: `step` must be the number of a step that has ended, not {_shown(number)}")
+        entry["step"] = number
+
     def _on_workspace_changed(self, _: Json, entry: Json) -> None:
         space = entry["workspace"]
         entry["workspace"] = {name: space[name] for name in WORKSPACE if isinstance(space.get(name), str | int)}

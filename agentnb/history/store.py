@@ -23,6 +23,7 @@ from agentnb.history import fold, migrations, recovery
 from agentnb.history.artifacts import Blobs
 from agentnb.history.faults import store_fault
 from agentnb.history.jsontext import dumps
+from agentnb.history.locking import check_locks
 from agentnb.history.owners import OwnerLock
 from agentnb.history.strays import end_strays, still_serves
 from agentnb.lineage import stamp_of
@@ -34,6 +35,8 @@ CHECKPOINT_PAGES = 4000
 CACHE_KIB = 4_000
 #: A writer that serves others meanwhile waits for another's lock this long, and tries again later; at its end it waits longer.
 OWNER_BUSY_MS, LAST_BUSY_MS = 20, 3_000
+#: One that reads, and recovers what dead owners left on the way, does not wait for those who write.
+READER_BUSY_MS = 200
 
 _GONE = (
     "it was deleted or replaced while it was in use, so that nobody would find what is written; "
@@ -65,10 +68,15 @@ _STEP_END = (
     f"UPDATE steps SET {', '.join(f'{c} = ?' for c in fold.STEP_CHANGES)}"  # noqa: S608
     " WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
 )
+_STEP_USED = (
+    f"UPDATE steps SET {', '.join(f'{c} = coalesce(?, {c})' for c in fold.STEP_USED)}"  # noqa: S608
+    " WHERE run_id = ? AND id = ? AND status NOT IN ('pending', 'running')"
+)
 _ARTIFACT = _insert("artifacts", fold.ARTIFACT_COLUMNS)
 _SPENT = (
     "SELECT sum(cost_usd), sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0) + coalesce(cache_read_tokens, 0)"
-    " + coalesce(cache_write_tokens, 0)), min(started_at) FROM runs WHERE session_id = ? AND target_kind IS NOT 'replay'"
+    " + coalesce(cache_write_tokens, 0)), min(started_at) FROM runs"
+    " WHERE session_id = ? AND target_kind IS NOT 'replay' AND reused_from IS NULL"
 )
 _OUTPUT = "INSERT OR REPLACE INTO logs (run_id, stream, size, inline, path) VALUES (?, ?, ?, ?, ?)"
 
@@ -129,10 +137,12 @@ class Store:
         With `owner` (letters, digits, ``.-_``), new runs belong to it for as long as this process holds its lock, and what dead
         owners left live is recovered (their ids: `recovered`). Raises StoreError, or StoreTooNew for one of a newer agentnb.
         """
-        _make_folders(root)
+        _make_folder(root)
+        check_locks(root)
         db = _connect(root / DATABASE, busy_ms)
         store = cls(root, db)
         try:
+            _furnish(root)
             if owner is not None:
                 store._take(owner)
                 store.recovered = store.recover()
@@ -191,10 +201,20 @@ class Store:
             raise StoreError(f"{run_id!r} cannot be a run's id: it is no plain file name")
         return self._runs / run_id
 
+    def tell_behind(self, behind: bool) -> None:  # noqa: FBT001 - it is what is told
+        """Tell other processes whether there are events that this store did not take yet: what they refer to has to stay."""
+        if self._owner is not None:
+            self._owner.tell_behind(behind)
+
     def be_patient(self) -> None:
         """What is written from now on is the last: wait for another's lock, some seconds if need be."""
         with suppress(sqlite3.Error):
             self._db.execute(f"PRAGMA busy_timeout = {LAST_BUSY_MS}")
+
+    def sync(self) -> None:
+        """From now on a batch is on the disk when `apply` returns, and outlives a power cut. Raises StoreError."""
+        with self._lock, self._guarded("opening"):
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def close(self) -> None:
         """Close the database and give up the owner's lock; closing twice is fine."""
@@ -260,7 +280,9 @@ class Store:
             (_SESSION, _rows(batch.sessions.values(), fold.SESSION_COLUMNS)),
             *_inserts("runs", batch.new_runs.values()),
             (_RUN_CHANGE, _rows(batch.runs.values(), (*fold.RUN_CHANGES, "id"))),
+            (_STEP_USED, _rows(batch.used_before, (*fold.STEP_USED, "run_id", "id"))),
             (_STEP_END, _rows(batch.step_ends.values(), (*fold.STEP_CHANGES, "run_id", "id"))),
+            (_STEP_USED, _rows(batch.used_after, (*fold.STEP_USED, "run_id", "id"))),
             *_inserts("steps", batch.steps.values()),
             (_ARTIFACT, _rows(batch.artifacts, fold.ARTIFACT_COLUMNS)),
             (_OUTPUT, batch.outputs),
@@ -288,9 +310,15 @@ class Store:
             raise store_fault(bad, self.root / DATABASE, doing) from bad
 
 
-def _make_folders(root: Path) -> None:
+def _make_folder(root: Path) -> None:
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as bad:
+        raise store_fault(bad, root, "opening") from bad
+
+
+def _furnish(root: Path) -> None:
+    try:
         for name in ("runs", "blobs", "owners"):
             (root / name).mkdir(mode=0o700, exist_ok=True)
         ignore = root / ".gitignore"

@@ -61,6 +61,7 @@ class Launcher:
             defaults=ExecutionConfig(env=changed),
             tags=given.tags,
             group={"budget": given.budget} if given.budget else None,
+            reuse=given.reuse,
         )
         batch.add(spec, given.params, given.name)
         return batch.send()[0].wait()

@@ -11,8 +11,9 @@ from typing import Any
 
 from agentnb.errors import ConfigError
 from agentnb.history import reader
-from agentnb.history.export import check_target, export_run
+from agentnb.history.export import export_run
 from agentnb.history.store import Store
+from agentnb.history.whole_file import check_target
 from agentnb.notebook.launching import settle
 from agentnb.units import bytes_
 
@@ -36,7 +37,8 @@ def export(run: str, file: str | os.PathLike[str], *, store: str | os.PathLike[s
 def write(root: Path, run_id: str, file: str | os.PathLike[str], options: dict[str, Any]) -> Path:
     """Export one run whose history is up to date."""
     target, known = _target(file), _known(options)
-    for left_out in export_run(root, run_id, target, **known):
+    ran = reader.read_run(root, run_id)["reused_from"] or run_id  # which has the times of it all
+    for left_out in export_run(root, ran, target, **known):
         warnings.warn(f"export of {target.name}: {left_out}", stacklevel=3)
     return target
 

@@ -120,8 +120,8 @@ def short(text: str, limit: int = MAX_VALUE) -> str:
 
 
 def title(run: RunSnapshot, limit: int) -> str:
-    """A run's name, or its id; a replay is marked. What is cut is not the number at its end: ``a long na… [12]``."""
-    name, mark = plain((run.name or run.id)[: 8 * MAX_VALUE]).strip(), " (replay)" if run.replay_of else ""
+    """A run's name, or its id; a replay or a reused run is marked. What is cut is not the number at its end: ``a long na… [12]``."""
+    name, mark = plain((run.name or run.id)[: 8 * MAX_VALUE]).strip(), " (reused)" if run.reused_from else " (replay)" * bool(run.replay_of)
     if (index := _INDEX.search(name)) is not None:
         name, mark = name[: index.start()], f"{index[0]}{mark}"
     return short(name, limit - len(mark)) + mark
@@ -159,6 +159,7 @@ def facts(run: RunSnapshot) -> list[tuple[str, str]]:
     tokens = " / ".join(number(n) or "?" for n in (run.input_tokens, run.output_tokens))
     rows = [
         ("replay of", short(run.replay_of or "", 40)),
+        ("reused from", short(run.reused_from or "", 40)),
         ("waits", short(run.note)),
         ("attempt", str(run.attempt) if run.attempt > 1 else ""),
         ("exit", "" if run.exit_code is None else str(run.exit_code)),
@@ -196,7 +197,9 @@ def _now(run: RunSnapshot) -> list[tuple[str, str]]:
 
 
 def step_used(step: StepSnapshot) -> str:
-    """What a step used: ``1 234 / 56 tokens · $0.0012``; "" when nothing is known."""
+    """What a step used: ``1 234 / 56 tokens · $0.0012``; "" when nothing is known, or nothing was used."""
+    if not (step.input_tokens or step.output_tokens or step.cost_usd):
+        return ""
     tokens = " / ".join(number(n) or "?" for n in (step.input_tokens, step.output_tokens))
     known = step.input_tokens is not None or step.output_tokens is not None
     return " · ".join(text for text in (f"{tokens} tokens" if known else "", money(step.cost_usd)) if text)

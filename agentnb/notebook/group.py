@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from agentnb.notebook import loop as loops
 from agentnb.notebook.budget import Budget, budget_at
+from agentnb.notebook.exports import Exports
 from agentnb.notebook.handles import RunHandle, live_runs
 from agentnb.notebook.snapshot import GroupSnapshot
 from agentnb.notebook.waiting import OnInterrupt, Timeout, await_all, call_after_all, cancel_all, wait_all
@@ -16,12 +17,13 @@ from agentnb.results import CommandResult
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from agentnb.events import Json
     from agentnb.notebook.session import Session
 
 
-class RunGroup:
+class RunGroup(Exports):
     """Runs that were launched together, in the order of their points; a sequence of RunHandle.
 
     As a cell's last line it shows itself live; ``wait()`` blocks until all have ended, ``await group`` awaits them.
@@ -129,6 +131,21 @@ class RunGroup:
         settle(self._root)
         return frames.group_df(self._root, [run.id for run in self._runs], self._base, rows=self._rows if self._base is not None else None)
 
+    def timeline(self, **options: Any) -> Figure:
+        """A Gantt chart of its runs, as Session.timeline."""
+        from agentnb.history import frames
+        from agentnb.notebook.plots import timeline
+
+        runs = self.df()
+        steps = frames.steps_df(self._root, run=[run.id for run in self._runs])
+        return timeline(runs.loc[:, ~runs.columns.duplicated()], steps, **({"title": self.name} | options))
+
+    def plot_compare(self, by: Any, metric: Any = "run_s", **options: Any) -> Figure:
+        """Its runs compared, as a chart: see agentnb.plot_compare."""
+        from agentnb.notebook.strips import plot_compare
+
+        return plot_compare(self.df(), by, metric, **options)
+
     def export(self, folder: str | os.PathLike[str], **options: Any) -> list[Path]:
         """Write each of its runs to a file of its own in `folder`, in order; returns their paths. All must have ended.
 
@@ -139,6 +156,9 @@ class RunGroup:
 
         settle(self._root)
         return write_all(self._root, [(run.id, run.name) for run in self._runs], folder, options)
+
+    def _exported(self) -> dict[str, Any]:
+        return {"store": self._root, "run": [run.id for run in self._runs]}
 
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""

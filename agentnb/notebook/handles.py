@@ -24,6 +24,8 @@ from agentnb.results import CommandError, CommandResult
 from agentnb.states import RunStatus
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from agentnb.model import Artifact, Step
     from agentnb.notebook.replying import Origin
 
@@ -71,6 +73,18 @@ class RunHandle:
     def status(self) -> RunStatus:
         """Where it stands."""
         return self._run.status
+
+    @property
+    def reused_from(self) -> str | None:
+        """The id of the completed run that was returned instead of running this one; None for one that ran."""
+        found: str | None = self._run.launched.get("reused_from")
+        return found
+
+    @property
+    def resumed_from(self) -> str | None:
+        """The id of the run that was cut off, and that this one was launched again for; None for any other."""
+        found: str | None = self._run.launched.get("resumed_from")
+        return found
 
     @property
     def budget(self) -> Budget | None:
@@ -121,19 +135,25 @@ class RunHandle:
 
     @property
     def steps(self) -> list[Step]:
-        """Its steps so far (attempts, turns, tools, handlers, checks), from the history."""
+        """Its steps so far (attempts, turns, tools, handlers, checks), from the history. Raises StoreError once it was removed there."""
         from agentnb.notebook.records import step_record
 
         self._settle()
-        return [step_record(row) for row in reader.read_steps(self._root, self.id)]
+        return [step_record(row) for row in self._known(reader.read_steps(self._root, self.id))]
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """Its artifacts so far, from the history."""
+        """Its artifacts so far, from the history. Raises StoreError when it was removed from there."""
         from agentnb.notebook.records import artifact_record
 
         self._settle()
-        return [artifact_record(row) for row in reader.read_artifacts(self._root, self.id)]
+        return [artifact_record(row) for row in self._known(reader.read_artifacts(self._root, self.id))]
+
+    def _known(self, rows: list[Json]) -> list[Json]:
+        """The rows; none may also mean that a gc removed the run, which raises StoreError."""
+        if not rows and self.done:
+            reader.check_known(self._root, self.id)
+        return rows
 
     # --- waiting
 
@@ -172,6 +192,16 @@ class RunHandle:
 
         self._settle()
         return write(self._root, self.id, file, options)
+
+    def waterfall(self, **options: Any) -> Figure:
+        """Its steps so far as a chart: each turn and tool on a row, when it was, how long it took, what it used, and what failed.
+
+        `options`: `ax` and `title`. agentnb.waterfall draws any run of the history. Raises RuntimeUnavailable without matplotlib.
+        """
+        from agentnb.notebook.waterfall import waterfall
+
+        self._settle()
+        return waterfall(self._root, self.id, **options)
 
     # --- its workspace
 
@@ -272,8 +302,8 @@ class RunHandle:
         """One line: name, status, and why it failed."""
         why = f": {self.error.message}" if self.error else ""
         name = self.name if len(self.name) <= _SHOWN_NAME else f"{self.name[: _SHOWN_NAME - 1]}…"
-        replay = " (replay)" if self._run.launched.get("replay_of") else ""
-        return f"<RunHandle {name!r} {self._run.shown_status}{replay}{why}>"
+        mark = " (reused)" if self.reused_from else " (replay)" if self._run.launched.get("replay_of") else ""
+        return f"<RunHandle {name!r} {self._run.shown_status}{mark}{why}>"
 
 
 def live_runs(handles: list[RunHandle]) -> list[LiveRun]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentnb.notebook.exports import Exports
 from agentnb.notebook.launching import settle
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class SessionHistory:
+class SessionHistory(Exports):
     """The history of one session; `store`: the folder, `id` and `name`: the session's."""
 
     store: Path
@@ -39,6 +40,9 @@ class SessionHistory:
         """Its own row among the sessions."""
         return self._frame("sessions_df", filters)
 
+    def _exported(self) -> dict[str, Any]:
+        return {"store": self.store, "session": self.id}
+
     def _frame(self, name: str, filters: dict[str, Any]) -> pd.DataFrame:
         from agentnb.history import frames
 
@@ -47,7 +51,16 @@ class SessionHistory:
         return result
 
     def timeline(self, **options: Any) -> Figure:
-        """A Gantt chart of its runs and their steps. Raises RuntimeUnavailable without matplotlib."""
+        """A Gantt chart of its runs: queue, attempts, steps, tools; its `alt` says it in words. `options`: `ax`, `title`.
+
+        Raises RuntimeUnavailable without matplotlib.
+        """
         from agentnb.notebook.plots import timeline
 
         return timeline(self.runs_df(), self.steps_df(), **({"title": self.name} | options))
+
+    def plot_compare(self, by: Any, metric: Any = "run_s", **options: Any) -> Figure:
+        """Its runs compared, as a chart: see agentnb.plot_compare."""
+        from agentnb.notebook.strips import plot_compare
+
+        return plot_compare(self.runs_df(), by, metric, **options)

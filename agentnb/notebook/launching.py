@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,28 +18,27 @@ from agentnb.commands import Python
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
 from agentnb.engine.masking import Masker
+from agentnb.engine.work import Work, no_work
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, RunFinished, now_us
 from agentnb.execution import AnySpec, ExecutionConfig
-from agentnb.history.store import DATABASE, Store
+from agentnb.history.store import DATABASE, READER_BUSY_MS, Store
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
 from agentnb.notebook.handles import RunHandle
 from agentnb.notebook.hosting import Make, current_run
 from agentnb.notebook.live import LiveRun
+from agentnb.notebook.parcels import parcels
 from agentnb.notebook.remote import RemoteRun
 from agentnb.notebook.replying import Origin
+from agentnb.notebook.run_record import lay_in, mask_again, masked_spec, short
 from agentnb.notebook.tracing import trace_of
 
 if TYPE_CHECKING:
+    from agentnb.notebook.reuse import Reuse, Wanted
     from agentnb.notebook.session import Session
 
 _SETTLE_S = 10.0
-_NAME_CHARS = 60
-#: A message has at most about so many bytes of payloads, and so many runs.
-_MESSAGE_BYTES = 16 * 1024 * 1024
-_MESSAGE_RUNS = 1000
-_SPACE = re.compile(r"\s+")
 _lock = threading.Lock()
 #: This process's supervisors: the one that ends with it, and (True) the detached one.
 _shared: dict[bool, Client] = {}
@@ -59,7 +57,7 @@ def settle(root: Path) -> None:
     """Bring the history at `root` up to date: all that was asked for so far is in it, and what dead supervisors left reads interrupted."""
     _flush()
     if (root / DATABASE).exists():
-        with suppress(StoreError), Store.open(root) as store:  # one that cannot be written to is read as it is
+        with suppress(StoreError), Store.open(root, busy_ms=READER_BUSY_MS) as store:  # one that cannot be written to is read as it is
             store.recover()
 
 
@@ -98,12 +96,13 @@ class Batch:
         detach: bool = False,
         session: Session | None = None,
         parent: str | None = None,
+        reuse: bool = False,
     ) -> None:
         """`config`: given at the launch; `defaults`: the session's. `group`: what comes to each Work.
 
         `parent`: the run that they are launched by; default: the one that the caller is part of.
 
-        `detach`: the runs outlive this process; `client` leads to its detached supervisor then.
+        `detach`: the runs outlive this process; `client` leads to its detached supervisor then. `reuse`: what the history has is not run.
         """
         self._client = client
         self._detach = detach
@@ -121,10 +120,12 @@ class Batch:
         self._handles: list[RunHandle] = []
         self._listeners: list[LiveRun] = []
         self._launches: list[requests.Launch] = []
+        self._written: Json | None = None
+        self._reuse = _reuse(store, config, defaults) if reuse else None
 
     def __len__(self) -> int:
         """How many runs."""
-        return len(self._launches)
+        return len(self._launches) + (0 if self._reuse is None else len(self._reuse))
 
     def title(self, spec: AnySpec, name: str | None = None) -> str:
         """`name`, or the start of the command; without secrets."""
@@ -139,21 +140,41 @@ class Batch:
             self._maskers[secrets] = Masker(secrets)
         return self._maskers[secrets].clean_data
 
-    def add(self, spec: AnySpec, params: dict[str, Any], name: str | None = None, *, named: bool = True) -> None:
+    def add(
+        self, spec: AnySpec, params: dict[str, Any], name: str | None = None, *, named: bool = True, resumed_from: str | None = None
+    ) -> None:
         """Check one run; its record will hold no secrets. Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work.
 
         `named`: whether somebody chose `name`: else the name in a recording is better.
         """
+        if self._reuse is not None:
+            self._reuse.want(spec, params, name, named=named, resumed_from=resumed_from)
+        else:
+            self._add(spec, params, name, named=named, resumed_from=resumed_from)
+
+    def _add(
+        self,
+        spec: AnySpec,
+        params: dict[str, Any],
+        name: str | None,
+        *,
+        named: bool,
+        resumed_from: str | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:
         run_id, target, mask = new_id(), target_of(spec), self._mask(spec)
         display = spec.shown(mask)
-        known = self._workspaces
-        work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id, known=known)
+        if wanted is None or wanted.reused_from is None:
+            known = self._workspaces
+            work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id, known=known)
+        else:
+            work = no_work()
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,
             "group_id": self._group.get("group"),
             "name": str(mask(name)) if name else short(display),
-            "target": {"kind": target.kind.value, "display": display, "spec": _masked_spec(target.spec, mask)},
+            "target": {"kind": target.kind.value, "display": display, "spec": masked_spec(target.spec, mask)},
             "runtime_kind": "local",
             "created_at": now_us(),
             "timeout_s": work["timeout_s"],
@@ -161,15 +182,27 @@ class Batch:
             "tags": mask(self._tags),
             "parent_run_id": self._parent,
         }
+        if resumed_from is not None:
+            run["resumed_from"] = resumed_from
+        if wanted is not None:
+            wanted.mark(run, work)
+        if self._parent is None:  # what an agent launches is launched again by the agent
+            run["again"] = self._again(spec, work, wanted)
+            if self._maskers:
+                mask_again(run, target.spec, params, mask)
+        self._send_later(spec, params, run, work, named=bool(name) and named)
+
+    def _send_later(self, spec: AnySpec, params: dict[str, Any], run: Json, work: Work, *, named: bool) -> None:
+        """Make the handle of a run, and keep both for `send`."""
         if "budget" in self._group:
             run["budget"] = self._group["budget"]
         if self._detach:
             check_detached(work["kind"])
             run["detached"] = True
         if (recorded := work.pop("record", None)) is not None:
-            _lay_in(run, mask(recorded), named=bool(name) and named)
+            lay_in(run, self._mask(spec)(recorded), named=named)
         kind = RemoteRun if self._detach else LiveRun
-        hosted = _maker(spec, params, run_id, self._session) if work["kind"] == "hosted" and isinstance(spec, Python) else None
+        hosted = _maker(spec, params, run["id"], self._session) if work["kind"] == "hosted" and isinstance(spec, Python) else None
         live = kind(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
         self._listeners.append(live)
         origin = None if self._session is None else Origin(self._session, spec, self._config)
@@ -177,6 +210,23 @@ class Batch:
         if hosted is not None:
             work["pid"] = os.getpid()
         self._launches.append(requests.Launch(run, work | self._group))
+
+    def _again(self, spec: AnySpec, work: Work, wanted: Wanted | None) -> Json:
+        """What is put down so that it can be launched again (agents/again.py): little, for a plain launch."""
+        found: Json = {"cwd": work["cwd"]} if work["kind"] == "process" else {}
+        if wanted is not None and wanted.folder is not None:
+            found["cwd"] = wanted.folder
+        if self._config.model_fields_set or self._defaults.model_fields_set or isinstance(spec, Python):
+            from agentnb.agents.again import call_of, written
+
+            if self._written is None:
+                self._written = {"config": written(self._config), "defaults": written(self._defaults)}
+            found |= {name: record for name, record in self._written.items() if record}
+            if isinstance(spec, Python):
+                found["call"] = call_of(spec)
+        if (commit := work.get("workspace", {}).get("commit")) is not None:
+            found["commit"] = commit
+        return found
 
     def _trace(self) -> None:
         """Give each run its place in a trace, and, where there is a tracer, its span as an observer."""
@@ -186,14 +236,25 @@ class Batch:
             if trace.span is not None:
                 live.observe(trace.span, trace.span.activate)
 
+    def decide(self) -> None:
+        """With reuse: look for them in the history, and check those that are not there.
+
+        Raises what `add` raises of these, BudgetExceeded and StoreError.
+        """
+        for wanted in self._reuse.decided() if self._reuse is not None else ():
+            if wanted.reused_from is None and self._session is not None:
+                self._session.check_budget(wanted.spec)
+            self._add(wanted.spec, wanted.params, wanted.name, named=wanted.named, resumed_from=wanted.resumed_from, wanted=wanted)
+
     def send(self) -> list[RunHandle]:
-        """Launch them all; returns at once. Raises ConfigError when an option is no JSON data, or one of them is too large."""
+        """Launch them all; returns at once. Raises ConfigError when an option is no JSON data, or one of them is too large; as `decide`."""
+        self.decide()
         self._trace()
         for live in self._listeners:
             self._client.listen(live.id, live)
         sent = 0
         try:
-            for part in _parts(self._launches):
+            for part in parcels(self._launches):
                 self._client.send(part)
                 sent += len(part)
         except (TypeError, ValueError) as bad:
@@ -216,35 +277,10 @@ class Batch:
             live.on_event(RunFinished(live.id, "failed", error={"kind": "invalid_config", "message": str(bad)}))
 
 
-def _weight(launch: requests.Launch) -> int:
-    """About how many characters of a message it takes: what can be large is counted."""
-    work = launch.work
-    stdin = work.get("stdin")
-    size = len(work.get("payload", "")) + (len(stdin) if isinstance(stdin, str) else 0) + 3 * sum(map(len, work.get("argv", ())))
-    return size + sum(map(len, work.get("env", {}).values())) + _size(launch.run.get("params"))
+def _reuse(root: Path, given: ExecutionConfig, defaults: ExecutionConfig) -> Reuse:
+    from agentnb.notebook.reuse import Reuse  # most launches need none
 
-
-def _size(data: Any) -> int:
-    if isinstance(data, str):
-        return len(data)
-    if isinstance(data, dict):
-        return sum(len(name) + _size(value) for name, value in data.items())
-    return sum(map(_size, data)) if isinstance(data, list) else 8
-
-
-def _lay_in(run: Json, recorded: Json, *, named: bool) -> None:
-    """Put what was recorded of a run into the record of its replay; what the launch says wins."""
-    run["target"]["display"] = recorded.get("command") or run["target"]["display"]
-    if not named:
-        run["name"] = short(recorded.get("name") or run["name"])
-    for key in ("params", "tags"):
-        run[key] = recorded.get(key, {}) | run[key]
-    run |= {key: recorded.get(key) for key in ("input", "replay_of")}
-
-
-def _masked_spec(spec: Json, mask: Callable[[Any], Any]) -> Json:
-    """Its values masked; a short secret must not spoil its type and the names of its fields."""
-    return {name: value if name == "type" else mask(value) for name, value in spec.items()}
+    return Reuse(root, given, defaults)
 
 
 def check_detached(kind: str) -> None:
@@ -253,25 +289,6 @@ def check_detached(kind: str) -> None:
         raise ConfigError("detach: an `async def` agent lives in the notebook's process and ends with it; write it as `def`")
 
 
-def _parts(launches: list[requests.Launch]) -> Iterator[list[requests.Launch]]:
-    """The launches in messages of a size that a frame takes, and that the supervisor can begin with before the last one is there."""
-    part, size = list[requests.Launch](), 0
-    for launch in launches:
-        part.append(launch)
-        size += _weight(launch) if len(launches) > 1 else 0
-        if size > _MESSAGE_BYTES or len(part) == _MESSAGE_RUNS:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
 def _maker(spec: Python, params: dict[str, Any], run_id: str, session: Session | None) -> Make:
     child = None if session is None else partial(session.launch_child, run_id)
     return lambda send, attempt: host(spec, params, send, run_id, attempt, launch=child)
-
-
-def short(text: str) -> str:
-    """`text` on one line, cut to a name's length."""
-    line = _SPACE.sub(" ", text).strip()
-    return line if len(line) <= _NAME_CHARS else f"{line[: _NAME_CHARS - 1]}…"

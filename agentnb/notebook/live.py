@@ -305,9 +305,12 @@ class LiveRun:
 
 def waiting(event: RunRetrying) -> str:
     """What a run waits for between two attempts."""
-    until = datetime.fromtimestamp(event.at / 1e6 + event.delay_s).astimezone()
     far = event.delay_s > 12 * 3600
     what = "for the rate limit until" if (event.error or {}).get("kind") == "rate_limited" else f"for attempt {event.attempt} until"
+    try:
+        until = datetime.fromtimestamp(event.at / 1e6 + event.delay_s).astimezone()
+    except (ValueError, OverflowError, OSError):  # later than any calendar goes
+        return f"{what} the end of days"
     return f"{what} {until:%Y-%m-%d %H:%M}" if far else f"{what} {until:%H:%M:%S}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,18 +17,19 @@ from agentnb.notebook.budget import OPTIONS as BUDGETS
 from agentnb.notebook.budget import bounds_of
 
 #: The options of a launch that are not about how it runs.
-RECORD = ("name", "params", "tags", "detach", *BUDGETS)
+RECORD = ("name", "params", "tags", "detach", "reuse", *BUDGETS)
 _MAX_NAME = 1000
 
 
 @dataclass(slots=True)
 class LaunchOptions:
-    """What is kept with the run, whether it outlives this process, and what it (or its group) may spend."""
+    """What is kept with the run, whether it outlives this process or is needed at all, and what it (or its group) may spend."""
 
     name: str | None = None
     params: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     detach: bool = False
+    reuse: bool = False
     budget: dict[str, Any] | None = None
 
 
@@ -46,13 +48,14 @@ def split(options: Mapping[str, Any], also: Collection[str] = ()) -> tuple[Launc
     config = {name: value for name, value in options.items() if name not in RECORD}
     given = LaunchOptions(_name(options.get("name")), _params(options.get("params")), clean_tags(options.get("tags")))
     given.detach = _flag("detach", options.get("detach", False))
+    given.reuse = _flag("reuse", options.get("reuse", False))
     given.budget = bounds_of(options)
     return given, ExecutionConfig(**config) if config else _PLAIN
 
 
 def session_defaults(options: Mapping[str, Any]) -> ExecutionConfig:
     """The defaults that a session has for its runs. Raises ConfigError for an unknown option."""
-    check_names("Session", options, list(ExecutionConfig.model_fields), ("store", "max_parallel", "tags", *BUDGETS))
+    check_names("Session", options, list(ExecutionConfig.model_fields), ("store", "max_parallel", "tags", "synchronous", *BUDGETS))
     return ExecutionConfig(**options)
 
 
@@ -101,6 +104,16 @@ def clean_tags(value: Any) -> dict[str, str]:
         if item is None or name is None:
             raise ConfigError(f"tags: {name!r}: {item!r} holds None; give a text, or leave the tag out")
     return {clean(str(name)): clean(str(item)) for name, item in value.items()}
+
+
+def synchronous(value: Any) -> str:
+    """When commits are on the disk: "normal" or "full"; None stands for AGENTNB_SYNCHRONOUS. Raises ConfigError for what is neither."""
+    what, found = (
+        ("synchronous=", value) if value is not None else ("AGENTNB_SYNCHRONOUS=", os.environ.get("AGENTNB_SYNCHRONOUS") or "normal")
+    )
+    if found not in ("normal", "full"):
+        raise ConfigError(f"{what}{found!r} must be 'normal' or 'full' (on the disk before a run reads started or finished)")
+    return str(found)
 
 
 def parallel(what: str, value: int | None) -> int | None:

@@ -72,6 +72,10 @@ def filled(spec: AnySpec, given: LaunchOptions) -> AnySpec:
 def _dry(spec: AnySpec, config: ExecutionConfig, defaults: ExecutionConfig, given: LaunchOptions) -> Work:
     """The work that a launch would send. Raises what it would raise."""
     work = compile_work(spec, config, defaults=defaults, env_id=0, params=given.params, run_id="")
+    if given.reuse:
+        from agentnb.agents.cache_key import CacheKeys
+
+        CacheKeys(config, defaults).key(spec, given.params)
     if given.detach:
         check_detached(work["kind"])
     target = target_of(spec)

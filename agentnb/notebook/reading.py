@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentnb import requests
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import Json, RunFinished
+from agentnb.history.reader import missing_log
 from agentnb.notebook import loop as loops
 from agentnb.notebook.snapshot import Segment
 
@@ -50,7 +51,7 @@ def kept_bytes(root: Path, record: Json | None, start: int = 0, most: int = -1) 
             file.seek(start)
             return file.read(most)
     except OSError as bad:
-        raise StoreError(f"the log file {path} cannot be read: {bad.strerror or bad}; was the store's folder cleaned by hand?") from bad
+        raise missing_log(root, path, bad) from bad
 
 
 class OutputReader:

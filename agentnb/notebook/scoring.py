@@ -45,8 +45,8 @@ def score(group: RunGroup, judge: Judge, *, name: str = "score", max_parallel: i
     `judge`: a Python function of a RunHandle (``lambda run: len(run.output)``), called here for one run after the other; or a target,
     which becomes a run for each judged run, in the group's session: ``nb.LocalModel("Rate from 1 to 5: {{output}}")``, nb.Python(f),
     nb.Shell(...), an ``async def`` function. Its templates (or a function's parameters) get ``output`` (the judged run's output, or its
-    stdout where it has none; at most 100,000 characters), ``param`` (its parameters, as in ``{{param.prompt}}``) and ``run`` (its id).
-    `max_parallel` and `options` (see Session.launch) are for such runs.
+    stdout where it has none; at most 100,000 characters), ``param`` (its parameters, as in ``{{param.prompt}}``) and ``run`` (its id;
+    of a reused run that of the run that really ran). `max_parallel` and `options` (see Session.launch) are for such runs.
 
     A judge gives a number (True counts as 1), a text, or a dict, whose items become columns ``<name>.<key>`` (the item that is called
     `name`: the column `name`). What a model writes is read as a number or as JSON, also in a fenced block, else its first number
@@ -106,7 +106,7 @@ def _called(judge: Callable[[RunHandle], Any], run: RunHandle, name: str) -> _Ve
 
 
 def _asked(group: RunGroup, target: Spec, runs: Sequence[RunHandle], name: str, options: dict[str, Any]) -> list[_Verdict]:
-    rows = [{"output": _shown(run), "param": run.params, "run": run.id} for run in runs]
+    rows = [{"output": _shown(run), "param": run.params, "run": run.reused_from or run.id} for run in runs]
     named = {"name": f"{name} of {group.name}"} | options
     judges = group.session.map(target, rows, **named).wait()  # type: ignore[arg-type]
     return [_said(judge, name, is_text=not isinstance(target, Python)) for judge in judges]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakMethod
 
 from agentnb import requests
@@ -34,6 +34,7 @@ from agentnb.notebook.launching import Batch, connect
 from agentnb.notebook.live import LiveRun
 from agentnb.notebook.nesting import warn_about_old_nesting
 from agentnb.notebook.options import LaunchOptions, clean_tags, parallel, session_defaults, split
+from agentnb.notebook.options import synchronous as when_on_disk
 from agentnb.notebook.replying import TAG
 from agentnb.notebook.snapshot import GroupSnapshot
 from agentnb.notebook.targets import fields_of
@@ -45,6 +46,7 @@ from agentnb.states import SessionStatus
 if TYPE_CHECKING:
     import pandas as pd
 
+    from agentnb.data import Secret
     from agentnb.results import Estimate, Issue
 
 
@@ -60,6 +62,11 @@ class Session(Verbs, SessionHistory):
     start of the first. The report that crosses one stops what is live (error kind budget_exceeded), and nothing starts any more: launches
     raise BudgetExceeded. Only what agents report counts (input, output and cached tokens, of every attempt); a run without a cost, such
     as one of the local model, costs 0 dollars. Replays are free. `launch` bounds a run by the same options, `map` a group.
+
+    `synchronous`: what a run's start and end survive once a handle or an await tells of them. "normal": the death of any process;
+    "full": a power cut as well, for which each commit waits for the disk. Default AGENTNB_SYNCHRONOUS, else "normal". All sessions
+    of a process on one store share its writer, so that "full" of one holds for all of them from then on. It is about the history's
+    rows; the system decides when output beyond 16 KiB and artifacts, which are files, reach the disk.
     Raises ConfigError for a bad option, StoreError or StoreTooNew when the store cannot be used.
     """
 
@@ -73,6 +80,7 @@ class Session(Verbs, SessionHistory):
         budget_usd: float | None = None,
         budget_tokens: int | None = None,
         budget_time: float | str | timedelta | None = None,
+        synchronous: Literal["normal", "full"] | None = None,
         **defaults: Any,
     ) -> None:
         """Check the store and start the engine in the background."""
@@ -84,6 +92,7 @@ class Session(Verbs, SessionHistory):
         self.id = new_id()
         self.max_parallel = parallel("max_parallel", max_parallel) or os.cpu_count() or 1
         self.tags = clean_tags(tags)
+        self._synchronous = when_on_disk(synchronous)
         self._defaults = session_defaults(defaults)
         self._bounds = bounds_of({"budget_usd": budget_usd, "budget_tokens": budget_tokens, "budget_time": budget_time})
         self._spent: BudgetSpent | None = None
@@ -110,11 +119,19 @@ class Session(Verbs, SessionHistory):
         """Launch any target (Shell, Command, Test, Python, LocalModel, or a Python function); returns at once.
 
         Options: `name`; `params` (a mapping: fills the target's templates and is kept with the run); `tags`; and how to run:
-        `timeout`, `env`, `working_dir`, `capture`, `stdin`, `retry`, `limits`, `validation`, `grace`, `artifacts`, `on_success`,
+        `timeout`, `env`, `working_dir`, `capture`, `stdin`, `retry`, `limits`, `validation`, `grace`, `artifacts`, `inputs`, `on_success`,
         `on_failure`, `rollback`, `cleanup` (see ExecutionConfig). Raises ConfigError before anything is started.
 
         ``detach=True``: the run outlives this process and the session, under a supervisor of its own (which has the session's
         `max_parallel` for detached runs alone); ``nb.attach(run_id)`` shows it again in any process. Not for ``async def`` agents.
+
+        ``reuse=True``: when the history has a completed run of the same work, launched with it too, the new one is that again, at once: its
+        output, artifacts, steps and figures, marked and linked by `reused_from`; nothing starts (no handlers either), no budget is spent.
+        The same are: the target, its templates filled; `params`; the folder; the environment (but for variables of terminal, login and
+        Jupyter server); the contents of `inputs`; a worktree's commit, or the content of a folder to copy; for a Python function also
+        its code, that of all it calls, and its arguments; `stdin`, `capture`, `validation` and `artifacts`. No other option counts. Equal
+        runs at the same time both run; one whose files are gone or damaged runs again, with a warning. Raises ConfigError for what
+        cannot be told from other work (an open file, a lock, stdin=True, nb.Shared, a replay).
         """
         return self._launch(_spec_of(target), *self._options(options))
 
@@ -145,7 +162,8 @@ class Session(Verbs, SessionHistory):
     def _launch(self, spec: AnySpec, given: LaunchOptions, config: ExecutionConfig) -> RunHandle:
         if given.params or spec.asks:
             spec = fill(spec, given.params)
-        self._check_budget(spec)
+        if not given.reuse:  # else once it is known what has to run
+            self.check_budget(spec)
         batch = self._batch(given, config, {"budget": given.budget} if given.budget else None)
         batch.add(spec, given.params, given.name)
         return self._send(batch)[0]
@@ -156,7 +174,8 @@ class Session(Verbs, SessionHistory):
         given, changed = self._options({name: value for name, value in options.items() if name not in own}, own)
         if fields := {name: value for name, value in options.items() if name in own}:
             spec = again(spec, fields)
-        self._check_budget(spec)
+        if not given.reuse:
+            self.check_budget(spec)
         given.params, given.tags = run.params | given.params, {TAG: run.id} | given.tags
         batch = self._batch(given, changed.over(config), {"budget": given.budget} if given.budget else None)
         batch.add(spec, given.params, given.name)
@@ -183,7 +202,8 @@ class Session(Verbs, SessionHistory):
         bound = parallel("max_parallel", max_parallel)
         given, config = self._options(options, ("repeats", "max_parallel"))
         spec = _spec_of(target)
-        self._check_budget(spec)
+        if not given.reuse:
+            self.check_budget(spec)
         group: Json = {"group": new_id(), "group_parallel": bound or self.max_parallel}
         if given.budget:
             group["group_budget"] = given.budget
@@ -198,13 +218,40 @@ class Session(Verbs, SessionHistory):
         base = items if hasattr(items, "columns") else None
         return RunGroup(group["group"], name, self._send(batch), self.store, base=base, rows=origin, session=self, budget=given.budget)  # type: ignore[arg-type]
 
+    def resume(
+        self,
+        session: str | None = None,
+        *,
+        env: Mapping[str, str | Secret] | None = None,
+        max_parallel: int | None = None,
+        skip: bool = False,
+    ) -> RunGroup:
+        """Launch again what was cut off because its kernel or supervisor ended; returns at once, with the new runs as a group.
+
+        Without `session`: runs of this session, and of the latest earlier one of the same name that has any, so that in a new kernel
+        ``nb.Session("night").resume()`` goes on. `session`: the id, or the name, of another one. A run counts once, waiting ones count,
+        too, and what an agent launched does not: the agent launches it again. Each new run has target, options, parameters, name, tags and
+        folder of its `resumed_from`; it starts from the beginning (an agent's conversation, too), and one launched with ``reuse=True`` is
+        not run again if it was done meanwhile. `max_parallel`: how many of them work at once; default the session's.
+
+        Values of variables and secrets are never stored: `env` gives them (default: those of this session). A Python function is taken
+        from its module or the notebook, and must have the code it had. What cannot be launched again raises ConfigError, which names it,
+        and nothing is launched; with `skip`, the others are, with a warning. Raises StoreError, BudgetExceeded.
+        """
+        from agentnb.notebook.resuming import resume
+
+        self._check_active()
+        bound = parallel("max_parallel", max_parallel) or self.max_parallel
+        return resume(self, session, env or {}, max_parallel=bound, skip=skip)
+
     def launch_child(self, parent: str, target: AnySpec | Callable[..., Any], options: Mapping[str, Any]) -> RunHandle:
         """Launch a run for the agent that is run `parent`; it ends with that one. Also while the session waits for its end."""
         given, config = split(options)
         if given.detach:
             raise ConfigError("detach: a child run ends with the run that launched it; launch it with session.launch(...)")
         spec = _spec_of(target)
-        self._check_budget(spec)
+        if not given.reuse:
+            self.check_budget(spec)
         if given.params or spec.asks:
             spec = fill(spec, given.params)
         bound: Json = {"bound": True} | ({"budget": given.budget} if given.budget else {})
@@ -243,13 +290,20 @@ class Session(Verbs, SessionHistory):
             self._spent = self._engine.budgets.get(self.id, self._spent)
         return budget_at("session", self._bounds, self._spent, self._ended_at)
 
-    def _check_budget(self, spec: AnySpec) -> None:
+    def check_budget(self, spec: AnySpec) -> None:
+        """Raise BudgetExceeded when nothing is left for a run of `spec`."""
         if self._bounds and (budget := self.budget) is not None and budget.exhausted and spec.type != "replay":
             advice = f"start a new session with a larger one: nb.Session({self.name!r}, {next(iter(self._bounds))}=...)"
             raise BudgetExceeded(f"session {self.name!r} has spent its budget ({budget}); {advice}")
 
     def _batch(
-        self, given: LaunchOptions, config: ExecutionConfig, group: Mapping[str, Any] | None = None, parent: str | None = None
+        self,
+        given: LaunchOptions,
+        config: ExecutionConfig,
+        group: Mapping[str, Any] | None = None,
+        parent: str | None = None,
+        *,
+        defaults: ExecutionConfig | None = None,
     ) -> Batch:
         with Deferred():  # one for all that is deferred in there
             client = self._connect()
@@ -263,15 +317,17 @@ class Session(Verbs, SessionHistory):
                 self.store,
                 self.id,
                 config=config,
-                defaults=self._defaults,
+                defaults=self._defaults if defaults is None else defaults,
                 tags=tags,
                 group=group,
                 detach=given.detach,
                 session=self,
                 parent=parent,
+                reuse=given.reuse,
             )
 
     def _send(self, batch: Batch) -> list[RunHandle]:
+        batch.decide()  # it may read much: an interrupt ends it
         with Deferred():  # runs that are launched are known to the session
             handles = batch.send()
             self._runs += handles
@@ -312,7 +368,7 @@ class Session(Verbs, SessionHistory):
             told = self._spent
             spent = {"cost_usd": told.cost_usd, "tokens": told.tokens, "began": told.began} if told is not None else None
             budget = self._bounds | {"spent": spent}
-        client.send([requests.OpenSession(session | said, str(self.store), self.max_parallel, budget)])
+        client.send([requests.OpenSession(session | said, str(self.store), self.max_parallel, budget, self._synchronous)])
 
     # --- waiting and ending
 

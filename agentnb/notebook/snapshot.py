@@ -45,9 +45,10 @@ class RunSnapshot:
     """One run at one moment. Stamps are seconds since the epoch, durations seconds, sizes bytes; None: not known (yet).
 
     `status`: a states.RunStatus value, or ``cancelling`` from the click until the run has ended. `replay_of`: the recorded run's id, of
-    a replay. `note`: what it waits for between two attempts. `turns`: answers of its model. `steps`: those that are known, in the order in
-    which they began, with `steps_cut` more before them; only where one run is looked at. `cpu_percents`
-    (100: one core), `memories` (bytes): the latest samples, about one a second, while it runs and where its tree is read for its limits.
+    a replay. `reused_from`: the id of the run that was returned instead of running it again. `note`: what it waits for between two
+    attempts. `turns`: answers of its model. `steps`: those that are known, in the order in which they began, with `steps_cut` more before
+    them; only where one run is looked at. `cpu_percents` (100: one core), `memories` (bytes): the latest samples, about one a second,
+    while it runs and where its tree is read for its limits.
     """
 
     id: str
@@ -76,6 +77,7 @@ class RunSnapshot:
     warnings: Sequence[str] = ()
     budget: Budget | None = None
     replay_of: str | None = None
+    reused_from: str | None = None
     note: str = ""
     turns: int | None = None
     model: str | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agentnb import requests
 from agentnb.errors import AgentnbError
-from agentnb.events import Json, StepFinished, StepStarted
+from agentnb.events import Json, StepFinished, StepStarted, StepUsed
 from agentnb.history import reader
 from agentnb.notebook.steps import MAX_STEPS, StepLog
 
@@ -31,12 +31,14 @@ class StepFeed:
         self._asked = False
         self._complete = False
 
-    def on_event(self, event: StepStarted | StepFinished) -> None:
-        """A step of the run, which is watched, began or ended."""
+    def on_event(self, event: StepStarted | StepFinished | StepUsed) -> None:
+        """A step of the run, which is watched, began or ended, or it became known what it used."""
         if isinstance(event, StepStarted):
             self._log.started(event)
-        else:
+        elif isinstance(event, StepFinished):
             self._log.finished(event)
+        else:
+            self._log.used(event)
 
     def unwatched(self) -> None:
         """Nothing is told of its steps from now on."""

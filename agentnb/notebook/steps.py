@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentnb.events import Json, StepFinished, StepStarted
+from agentnb.events import Json, StepFinished, StepStarted, StepUsed
 from agentnb.notebook.snapshot import StepSnapshot
 
 #: So many steps of a run are kept for views; the history has them all.
@@ -54,6 +54,19 @@ class StepLog:
         step = self._steps.get(event.step_id)
         if step is not None and not step.done:
             self._steps[step.id] = _ended(step, event)
+            self._shown = None
+
+    def used(self, event: StepUsed) -> None:
+        """It became known what a step that has ended used."""
+        step, tokens = self._steps.get(event.step_id), event.tokens or {}
+        if step is not None and step.done:
+            read, written = _count(tokens.get("input")), _count(tokens.get("output"))
+            self._steps[step.id] = replace(
+                step,
+                input_tokens=step.input_tokens if read is None else read,
+                output_tokens=step.output_tokens if written is None else written,
+                cost_usd=step.cost_usd if event.cost_usd is None else event.cost_usd,
+            )
             self._shown = None
 
     def take(self, rows: Iterable[Json], total: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from agentnb.errors import ConfigError
 from agentnb.history.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Location = str | os.PathLike[str] | None
 
@@ -42,11 +45,71 @@ def sessions_df(*, store: Location = None, **filters: Any) -> pd.DataFrame:
     return _read("sessions_df", store, filters)
 
 
-def compare(df: pd.DataFrame, by: str | list[str], metric: str = "run_s", **options: Any) -> pd.DataFrame:
-    """Compare groups of runs by a metric; see agentnb.history.compare.compare for options and columns."""
-    from agentnb.history.compare import compare as compare_frames
+def compare(
+    df: pd.DataFrame,
+    by: Any,
+    metric: Any = "run_s",
+    *,
+    baseline: Any = None,
+    pair: Any = None,
+    paired: bool | None = None,
+    center: str | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Set groups of runs side by side: one row per group of equal values in the column(s) `by`, of any number, bool or timedelta `metric`.
 
-    return compare_frames(df, by, metric, **options)
+    Counts, failures, median, p90, mean with its bootstrap interval, ratio and difference to the `baseline` (default: the first group) with
+    theirs, an effect size, and a sentence: "B is 1.8x slower than A (1.6-2.1), 12 pairs". Runs are paired by the other ``param.*``
+    columns when df is a grid of them, or by `pair`; ``paired=False`` forbids it. A DataFrame, which a notebook shows styled.
+    All columns, options, definitions and errors: ``help(agentnb.history.compare.compare)``.
+    """
+    from agentnb.history.compare import compare as compare_frames
+    from agentnb.notebook.comparison import styled
+
+    options: dict[str, Any] = {"baseline": baseline, "pair": pair, "paired": paired, "center": center}
+    return styled(compare_frames(df, by, metric, confidence=confidence, resamples=resamples, seed=seed, **options))
+
+
+def plot_compare(df: pd.DataFrame, by: Any, metric: Any = "run_s", **options: Any) -> Figure:
+    """Draw what `compare` compares: all values of each group, their median with its interval, lines between pairs, ratios at the side.
+
+    `options`: those of `compare`, and `ax` (draw into these axes), `title`, `log` (a logarithmic axis; default: where values spread
+    widely). A matplotlib figure, whose `alt` says in words what it shows. Raises what `compare` raises, and RuntimeUnavailable
+    without matplotlib.
+    """
+    from agentnb.notebook.strips import plot_compare as plot
+
+    return plot(df, by, metric, **options)
+
+
+def waterfall(run: Any, *, store: Location = None, ax: Axes | None = None, title: str | None = None) -> Figure:
+    """Draw the steps of a run of the history: each turn and tool on a row, when it was, how long it took, what it used, what failed.
+
+    `run`: a RunHandle, or an id, a name (its newest run) or the start of an id in the store (default AGENTNB_HOME, else ``./.agentnb``).
+    Also of a run that works, of a replay, and of one from long ago. `ax`: draw into these axes; `title`: instead of the run's name. A
+    matplotlib figure, whose `alt` says in words what it shows. Raises ConfigError when no run is meant, StoreError when there is no
+    store, RuntimeUnavailable without matplotlib.
+    """
+    from agentnb.notebook.handles import RunHandle
+    from agentnb.notebook.launching import settle
+    from agentnb.notebook.waterfall import waterfall as draw
+
+    if isinstance(run, RunHandle):
+        return run.waterfall(ax=ax, title=title)
+    if not isinstance(run, str):
+        raise ConfigError(f"waterfall: {type(run).__name__} is no run; give it a RunHandle, an id or a name")
+    root = Store.locate(store)
+    settle(root)
+    return draw(root, run, ax=ax, title=title)
+
+
+def typed(df: pd.DataFrame, frame: str | None = None) -> pd.DataFrame:
+    """A DataFrame of the history that was read from a file, CSV for instance, with its dtypes; see agentnb.history.typed.typed."""
+    from agentnb.history.typed import typed as with_dtypes
+
+    return with_dtypes(df, frame)
 
 
 def _read(name: str, store: Location, filters: dict[str, Any]) -> pd.DataFrame:

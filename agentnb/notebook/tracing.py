@@ -1,6 +1,6 @@
 """The trace that a run belongs to; and a span for it, when the user has set up OpenTelemetry in this process.
 
-OpenTelemetry is never imported here: without it, or without a tracer provider, a launch costs 24 random bytes.
+OpenTelemetry is never imported here: without it, or without a tracer provider, a launch costs 16 random bytes.
 Spans follow the semantic conventions for generative AI; they begin with the launch and end with the run.
 """
 
@@ -15,14 +15,13 @@ from agentnb._version import __version__
 from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, UsageReported
 from agentnb.ids import random_bytes
 from agentnb.states import TargetKind
+from agentnb.traces import AGENTS, PROVIDERS, REQUEST, named, span_id, usage
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
 
 _SAMPLED = 1
-_AGENTS = frozenset({TargetKind.PYTHON.value, TargetKind.LOCAL_MODEL.value})
-#: Options of a model, and what the conventions call them.
-_REQUEST = {"temperature": "temperature", "top_p": "top_p", "seed": "seed", "max_tokens": "max_tokens"}
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,18 +40,19 @@ def trace_of(run: Json) -> Trace:
     """
     api: Any = sys.modules.get("opentelemetry.trace")
     if api is None:
-        return _new()
+        return _new(run)
     if not isinstance(api.get_tracer_provider(), (api.ProxyTracerProvider, api.NoOpTracerProvider)):
         span = RunSpan(api, run)
         if span.context.is_valid:
             return _at(span.context, span)
     active = api.get_current_span().get_span_context()
-    return _at(active) if active.is_valid else _new()
+    return _at(active) if active.is_valid else _new(run)
 
 
-def _new() -> Trace:
-    ids = random_bytes(24).hex()
-    return Trace(ids[:32], f"00-{ids[:32]}-{ids[32:]}-{_SAMPLED:02x}")
+def _new(run: Json) -> Trace:
+    """A trace of its own. Its processes' spans go below the span that an export makes of the run (history/otlp.py)."""
+    trace_id = random_bytes(16).hex()
+    return Trace(trace_id, f"00-{trace_id}-{span_id(run['id'])}-{_SAMPLED:02x}")
 
 
 def _at(place: SpanContext, span: RunSpan | None = None) -> Trace:
@@ -67,13 +67,12 @@ class RunSpan:
 
     def __init__(self, api: Any, run: Json) -> None:
         """Start it. `api`: the module opentelemetry.trace."""
-        is_agent = run["target"]["kind"] in _AGENTS
-        operation = "invoke_agent" if is_agent else "execute_tool"
+        name, attributes = named(run["name"], agent=run["target"]["kind"] in AGENTS)
         self._api = api
         self._usage: UsageReported | None = None
         self._span: Span = api.get_tracer("agentnb", __version__).start_span(
-            f"{operation} {run['name']}",
-            attributes=_attributes(run, operation, "gen_ai.agent.name" if is_agent else "gen_ai.tool.name"),
+            name,
+            attributes=attributes | _attributes(run),
             start_time=run["created_at"] * 1000,
         )
 
@@ -105,13 +104,16 @@ class RunSpan:
         self._span.end(event.at * 1000)
 
 
-def _attributes(run: Json, operation: str, name: str) -> dict[str, Any]:
+def _attributes(run: Json) -> dict[str, Any]:
     target, spec = run["target"], run["target"]["spec"]
-    found = {"gen_ai.operation.name": operation, name: run["name"], "agentnb.run_id": run["id"], "agentnb.session_id": run["session_id"]}
-    found["agentnb.target_kind"] = target["kind"]
+    found = {"agentnb.run_id": run["id"], "agentnb.session_id": run["session_id"], "agentnb.target_kind": target["kind"]}
+    if run.get("reused_from") is not None:  # what it tells of its usage was spent by that one
+        found["agentnb.reused_from"] = run["reused_from"]
+    if target["kind"] in PROVIDERS:
+        found["gen_ai.provider.name"] = PROVIDERS[target["kind"]]
     if target["kind"] == TargetKind.LOCAL_MODEL:
         found["gen_ai.request.model"] = Path(spec["model"]).name if spec.get("model") else _default_model()
-        found |= {f"gen_ai.request.{word}": spec[field] for field, word in _REQUEST.items() if spec.get(field) is not None}
+        found |= {f"gen_ai.request.{word}": spec[field] for field, word in REQUEST.items() if spec.get(field) is not None}
     return found
 
 
@@ -121,7 +123,7 @@ def _default_model() -> str:
     return FILE_NAME
 
 
-def _outcome(event: RunFinished, usage: UsageReported | None) -> dict[str, Any]:
+def _outcome(event: RunFinished, reported: UsageReported | None) -> dict[str, Any]:
     found = {
         "agentnb.status": event.status,
         "agentnb.attempts": event.attempts,
@@ -129,8 +131,6 @@ def _outcome(event: RunFinished, usage: UsageReported | None) -> dict[str, Any]:
         "process.exit.code": event.exit_code,
         "error.type": (event.error or {}).get("kind"),
     }
-    if usage is not None:
-        found["gen_ai.usage.input_tokens"] = usage.input_tokens
-        found["gen_ai.usage.output_tokens"] = usage.output_tokens
-        found["agentnb.cost_usd"] = usage.cost_usd
+    if reported is not None:
+        found |= usage({name: getattr(reported, name) for name in _COUNTS})
     return {name: value for name, value in found.items() if value is not None}

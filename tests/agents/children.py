@@ -17,7 +17,7 @@ WAIT_S = 60
 
 @dataclass
 class Child:
-    """One child process and what it reports."""
+    """One child process and what it reports, but for the report that nothing follows."""
 
     process: subprocess.Popen[bytes]
     channel: int
@@ -59,7 +59,7 @@ class Child:
         while data := os.read(self.channel, 65536):
             found = lines.feed(data)
             with self._changed:
-                self.reports += found
+                self.reports += [report for report in found if report["t"] != "done"]
                 self._changed.notify_all()
         assert not lines.bad, lines.last_bad
 

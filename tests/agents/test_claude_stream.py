@@ -58,7 +58,7 @@ def check_steps(found: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recorded_stream_has_steps_in_order_totals_and_one_verdict(name):
-    found = reports(EVENTS[name])
+    found = [report for report in reports(EVENTS[name]) if report["t"] != "used"]
     check_steps(found)
     assert len(kinds(found, "result") + kinds(found, "error")) == 1
     assert kinds(found, "usage")[-1]["agent_session"] == EVENTS[name][0]["session_id"]
@@ -150,7 +150,9 @@ def test_a_login_is_not_tried_again_and_an_overloaded_api_is():
 
 
 def test_what_an_interrupted_run_used_is_not_forgotten_although_its_result_says_zero():
-    assert kinds(of("sigint"), "usage")[-1]["input_tokens"] == 100
+    last = kinds(of("sigint"), "usage")[-1]
+    assert last["input_tokens"] == 100
+    assert "cost_usd" not in last  # it says 0 dollars, too
 
 
 # --- what could come instead
@@ -242,6 +244,15 @@ def test_a_sub_agents_turns_are_below_the_tool_that_started_it_and_are_not_print
     assert parents == {"turn 1": None, "A": "turn 1", "turn 2": "A", "B": "turn 2", "turn 3": "A", "turn 4": None}
     assert printed(found) == "→ Agent: look\ndone\n"
     assert kinds(found, "usage")[-1]["input_tokens"] == 4
+
+
+def test_a_server_that_is_not_there_is_a_warning_once():
+    servers = [{"name": "x", "status": "failed"}, {"name": "y", "status": "connected"}, {"name": "z", "status": "pending"}, 5]
+    init = {"type": "system", "subtype": "init", "mcp_servers": servers, "mcp_server_errors": [{"name": "q", "error": "no command"}]}
+    warnings = [report["text"] for report in kinds(reports([init, init, result()]), "warning")]
+    assert warnings[0] == "the MCP server x is not there (failed): claude goes on without its tools; check mcp_config"
+    assert "no command" in warnings[1]
+    assert len(warnings) == 2
 
 
 def test_images_stay_in_the_raw_stream():

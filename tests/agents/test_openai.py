@@ -92,6 +92,47 @@ def test_what_is_not_given_is_left_to_the_server() -> None:
     assert "authorization" not in server.requests[0][1]
 
 
+def test_tokens_from_a_cache_are_counted_once_and_paid() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    with ChatServer(ok(text("Hello", "stop"), event(choices=[], usage=usage), DONE)) as server:
+        child = ask(server, usd_per_million_input=1, usd_per_million_output=2)
+    last = child.all("usage")[-1]
+    assert (last["input_tokens"], last["cache_read_tokens"], last["output_tokens"]) == (5, 4, 3)
+    assert last["cost_usd"] == pytest.approx(15e-6)
+    assert child.all("step")[-1]["tokens"] == {"input": 5, "cache_read": 4, "output": 3}
+
+
+def test_an_answer_that_is_there_is_kept_although_its_server_does_not_say_that_it_is_done() -> None:
+    def stay(connection: socket.socket) -> None:
+        connection.sendall(ok(text("Hello", "stop")))
+        connection.settimeout(60)
+        connection.recv(1)
+
+    with ChatServer(stay) as server:
+        child = ask(server)
+    assert (child.code, child.all("result")) == (0, [{"t": "result", "output": "Hello"}])
+
+
+def test_a_server_that_is_gone_without_a_word_is_noticed() -> None:
+    timers = list[str]()
+
+    def look(connection: socket.socket) -> None:
+        port = f":{connection.getpeername()[1]:04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        timers.extend(line[5].partition(":")[0] for line in lines if line[1].endswith(port))
+        connection.sendall(HELLO)
+
+    with ChatServer(look) as server:
+        assert ask(server).code == 0
+    assert timers == ["02"]  # the system's timer that asks for signs of life
+
+
+def test_an_answer_in_parts_is_an_answer() -> None:
+    parts = [{"type": "thinking", "text": "hm"}, {"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}, 5, {"type": "text"}]
+    with ChatServer(ok(event(choices=[{"delta": {"content": parts}, "finish_reason": "stop"}]), DONE)) as server:
+        assert ask(server).all("result")[0]["output"] == "Hello"
+
+
 def test_a_server_that_does_not_stream_answers_as_well() -> None:
     body = {"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
     with ChatServer(ok(json.dumps(body).encode(), content_type="application/json")) as server:
@@ -150,6 +191,10 @@ def test_no_server_there_says_what_to_do() -> None:
         (reset(ok(text("partial"))), "runtime_error", ["was lost after 7 characters"]),
         (reset(), "runtime_error", ["was lost after 0 characters"]),
         (ok(text("partial")), "runtime_error", ["the stream ended before the answer did"]),
+        (ok(b"data: {"), "runtime_error", ["was lost after 0 characters"]),
+        (ok(text("a"), event(error={"message": "slow down", "code": 429})), "rate_limited", ["slow down"]),
+        (ok(text("a"), event(error={"message": "busy", "type": "overloaded_error"})), "runtime_error", ["busy"]),
+        (ok(text("", "length"), DONE), "execution_failed", ["no word of its answer"]),
         (ok(b"data: {nonsense}\n\n"), "runtime_error", ["no part of an answer", "{nonsense}"]),
         (ok(b"data: [1]\n\n"), "runtime_error", ["no part of an answer"]),
         (ok(b"data: " + b"[" * 100_000 + b"\n\n"), "runtime_error", ["no part of an answer"]),

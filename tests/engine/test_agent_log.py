@@ -116,6 +116,28 @@ def test_the_reason_why_a_waiting_run_was_cancelled_is_masked(engine: Engine) ->
     first.wait()
 
 
+def test_what_a_step_used_may_be_told_after_its_end_and_adds_nothing_to_the_whole(engine: Engine) -> None:
+    code = """
+say({'t':'step','id':'1','name':'turn','kind':'turn','status':'running'})
+say({'t':'used','id':'1','cost_usd':9})
+say({'t':'step','id':'1','status':'completed','output':'a','tokens':{'input':3}})
+say({'t':'usage','cost_usd':0.5})
+say({'t':'used','id':'1','tokens':{'input':3,'output':4},'cost_usd':0.25})
+say({'t':'used','id':'1','tokens':'many','cost_usd':-1})
+say({'t':'used','id':'nobody','cost_usd':9})
+say({'t':'used'})
+say({'t':'result','output':None})
+"""
+    run = engine.agent(code)
+    end = run.wait()
+    assert [warning[:40] for warning in end.detail["warnings"]] == ["a malformed report was left out (KeyErro"]
+    engine.settle()
+    assert engine.rows("SELECT kind, input_tokens, output_tokens, cost_usd FROM steps ORDER BY created_at, id") == [
+        ("attempt", 3, None, 0.5),
+        ("turn", 3, 4, 0.25),
+    ]
+
+
 def test_tokens_and_cost_of_a_step_are_numbers_or_nothing(engine: Engine) -> None:
     code = """
 odd = [{'tokens': {'input': 'x', 'output': [1]}}, {'tokens': 'garbage'}, {'tokens': [1]}, {'cost_usd': 'abc'}, {'cost_usd': {'a': 1}},
@@ -224,6 +246,9 @@ class Fake:
     def masked(self, data: object) -> object:
         return data
 
+    def overdue_soon(self) -> None:
+        """It has no process."""
+
     def used(self, tokens: int, cost_usd: float) -> None:
         assert tokens >= 0
         assert cost_usd >= 0
@@ -251,7 +276,7 @@ KEYS = [
     "details",
     "input_tokens",
 ]
-KINDS = ["log", "output", "step", "usage", "result", "error", "done", "cancelled", "nonsense"]
+KINDS = ["log", "output", "step", "used", "usage", "result", "error", "done", "cancelled", "nonsense"]
 REPORTS = st.builds(lambda data, kind: data | {"t": kind}, st.dictionaries(st.sampled_from(KEYS), JSON), st.sampled_from(KINDS))
 
 

@@ -267,7 +267,8 @@ def test_usage_counts_the_children_that_were_waited_for(engine: Engine) -> None:
 
 
 def test_usage_counts_a_child_that_daemonised(engine: Engine) -> None:
-    busy = "import os,time\nif os.fork(): os.wait() if False else time.sleep(0.6); os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"
+    busy = "import os,time\nr, w = os.pipe()\nif os.fork():\n    os.close(w)\n    os.read(r, 1)\n    os._exit(0)\n"
+    busy += "os.setsid()\nif os.fork(): os._exit(0)\n"
     busy += "t=time.process_time()\nwhile time.process_time()-t < 0.2: pass"
     end = engine.run([sys.executable, "-I", "-S", "-c", busy])
     assert end.usage is not None

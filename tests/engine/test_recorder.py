@@ -31,6 +31,10 @@ class Moody:
         self.calls = 0
         self.refuse = self.locked = False
         self.poison = ""
+        self.behind: list[bool] = []
+
+    def tell_behind(self, behind: bool) -> None:
+        self.behind.append(behind)
 
     def apply(self, events: Sequence[Message]) -> None:
         self.calls += 1
@@ -112,6 +116,7 @@ def test_a_store_that_refuses_is_told_of_once_and_gets_everything_in_order_later
         store.refuse = False
         await until(lambda: len(store.rows) == 200)
         assert store.rows == [f"r{n}" for n in range(200)]
+        assert store.behind == [True, False]
         recorder.emit(end("last"))
         await until(lambda: "last" in store.rows)
         assert [event.message for event in told if isinstance(event, StoreTrouble)][1:] == [None]

@@ -34,6 +34,7 @@ def test_all_that_was_recorded_is_there_again(engine: Engine) -> None:
         output(0.3, b"\xff\xfe", "stderr"),
         entry(0.4, "usage_reported", input_tokens=7, output_tokens=3, cost_usd=0.5, model="m", turns=2, cache_read_tokens=5),
         entry(0.5, "step_finished", step=2, status="failed", error={"kind": "timeout", "message": "slow"}, tokens={"input": 7}, run_s=0.4),
+        entry(0.5, "step_used", step=2, cost_usd=0.25),
         *artifact(0.6, "../../etc/passwd", b"data\0" * 100, step=2),
         status="failed",
         exit_code=3,
@@ -52,10 +53,12 @@ def test_all_that_was_recorded_is_there_again(engine: Engine) -> None:
     assert (end.detail["reason"], end.detail["warnings"], end.detail["output_source"]) == ("non_zero_exit", ["careful"], "json")
     assert row(engine, run, "input_tokens, output_tokens, cost_usd, cpu_s") == (7, 3, 0.5, 0.25)
     assert row(engine, run, "model, turns, cache_read_tokens, target_kind") == ("m", 2, 5, "command")
-    steps = engine.rows("SELECT id, parent_id, kind, status, input, tokens, run_s, error_kind FROM steps WHERE run_id = ?", run.id)
+    steps = engine.rows(
+        "SELECT id, parent_id, kind, status, input, tokens, cost_usd, run_s, error_kind FROM steps WHERE run_id = ?", run.id
+    )
     assert steps == [
-        (f"{run.id}-1", None, "attempt", "failed", None, None, 1.0, None),
-        (f"{run.id}-2", f"{run.id}-1", "turn", "failed", '{"q":[1,null]}', '{"input":7}', 0.4, "timeout"),
+        (f"{run.id}-1", None, "attempt", "failed", None, None, None, 1.0, None),
+        (f"{run.id}-2", f"{run.id}-1", "turn", "failed", '{"q":[1,null]}', '{"input":7}', 0.25, 0.4, "timeout"),
     ]
     [(name, size, location, step)] = engine.rows("SELECT name, size, location, source_step FROM artifacts WHERE source_run = ?", run.id)
     assert (name, size, step) == ("../../etc/passwd", 500, f"{run.id}-2")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentnb.events import ArtifactSaved, Message, RunFinished, RunStarted, StepFinished, StepStarted, UsageReported
+from agentnb.events import ArtifactSaved, Message, RunFinished, RunStarted, StepFinished, StepStarted, StepUsed, UsageReported
 from agentnb.history import export, output_pieces, recording
 from agentnb.history.export import export_run
 from agentnb.history.recording import Recording
@@ -54,12 +54,15 @@ def test_whatever_agents_say_makes_a_file_that_can_be_read(tmp_path_factory: Any
         StepFinished(
             "R", "b", "failed", {"kind": "execution_failed", "message": str(data)}, tokens=tokens, cost_usd=cost, output=data, at=T0
         ),
+        StepUsed("R", "b", tokens, cost, at=T0),
+        StepUsed("R", "nobody", tokens, cost, at=T0),
         StepFinished("R", "a", "completed", at=T0 - SECOND),
         RunFinished("R", "completed", output=data, usage={"cpu_time": cost}, detail={"warnings": [str(data)]}, at=T0),
     ]
     entries, _ = exported(tmp_path_factory.mktemp("s") / "store", events)
     assert [entry["type"] for entry in entries][-1] == "run_finished"
     assert [entry["step"] for entry in of(entries, "step_finished")] == [2, 1]
+    assert [entry["step"] for entry in of(entries, "step_used")] == [2]
     assert all(one["t"] <= other["t"] for one, other in pairwise(entries))
 
 

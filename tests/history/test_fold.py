@@ -16,6 +16,7 @@ from agentnb.events import (
     SessionEnded,
     StepFinished,
     StepStarted,
+    StepUsed,
     UsageReported,
     from_wire,
 )
@@ -39,6 +40,7 @@ EVENT = st.one_of(
     st.builds(RunRetrying, RUNS, st.integers(2, 5), st.just(0.1), at=AT),
     st.builds(StepStarted, RUNS, STEPS, st.just("attempt"), st.text(), input=JSON, at=AT),
     st.builds(StepFinished, RUNS, STEPS, st.sampled_from([*map(str, StepStatus), "odd"]), output=JSON, at=AT),
+    st.builds(StepUsed, RUNS, STEPS, st.none() | st.just({"input": 3}), st.none() | st.floats(0, 9), at=AT),
     st.builds(ArtifactSaved, RUNS, st.fixed_dictionaries({"id": st.sampled_from("xy"), "name": st.text(), "size": st.just(1)}), at=AT),
     st.builds(UsageReported, RUNS, st.none() | st.integers(0, 99), cost_usd=st.none() | st.floats(0, 9), at=AT),
     st.builds(RunFinished, RUNS, st.sampled_from([*map(str, RunStatus), "odd"]), exit_code=st.none() | st.integers(-9, 255), output=JSON,
@@ -60,6 +62,30 @@ def written(events: list[Message], cuts: list[int]) -> dict[str, list[dict[str, 
 def test_tables_do_not_depend_on_how_events_are_cut_into_batches(events: list[Message], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=4)))
     assert written(events, cuts) == written(events, [])
+
+
+STEP_EVENT = st.one_of(
+    st.builds(StepStarted, st.just("a"), st.just("1"), st.just("turn"), st.just("t"), at=AT),
+    st.builds(StepFinished, st.just("a"), st.just("1"), st.just("completed"), cost_usd=st.none() | st.floats(0, 9), at=AT),
+    st.builds(StepUsed, st.just("a"), st.just("1"), st.none() | st.just({"input": 3}), st.none() | st.floats(0, 9), at=AT),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEP_EVENT, max_size=6), st.data())
+def test_what_a_step_used_is_laid_over_its_end_however_events_are_cut(events: list[Message], data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(1, len(events) + 1), max_size=3)))
+    assert written([queued("a"), *events], cuts) == written([queued("a"), *events], [])
+
+
+def test_a_step_that_has_ended_takes_what_it_used_and_one_that_has_not_does_not(store: Path) -> None:
+    begun, used = StepStarted("a", "1", "turn", "t", at=T0), StepUsed("a", "1", {"output": 7}, 0.5, at=T0)
+    end = StepFinished("a", "1", "completed", tokens={"output": 1}, output="x", at=T0)
+    found = [written([queued("a"), *events], [2])["steps"][0] for events in ([begun, end, used], [begun, used, end])]
+    assert [(row["tokens"], row["output_tokens"], row["cost_usd"], row["output"]) for row in found] == [
+        ('{"output":7}', 7, 0.5, '"x"'),
+        ('{"output":1}', 1, None, '"x"'),
+    ]
 
 
 def test_a_session_that_ends_again_in_the_batch_in_which_it_began_again_has_its_last_end() -> None:

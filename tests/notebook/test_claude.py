@@ -36,6 +36,38 @@ def test_the_answer_is_the_output_and_the_turns_are_steps(session, fake_claude: 
     assert (snapshot.model, snapshot.turns, snapshot.cost_usd) == ("sonnet", 1, 0.001)
 
 
+def test_turns_and_sub_agents_have_their_share_of_the_cost_and_show_it(session, fake_claude: Fake, tmp_path: Path):
+    from agentnb.notebook import figures, sources
+
+    fake_claude("agent")
+    run = session.claude("hi")
+    run.wait()
+    replay = session.replay(run.export(tmp_path / "run.jsonl"))
+    replay.wait()
+    for one in (run, replay):
+        steps = session.steps_df(run=one.id).set_index("name")
+        assert steps["cost_usd"].to_dict() == pytest.approx(
+            {"attempt 1": 0.004, "turn 1": 0.001, "Agent": 0.002, "turn 2": 0.001, "Bash": 0.0, "turn 3": 0.001}
+        )
+        assert (steps["input_tokens"]["Agent"], steps["output_tokens"]["Bash"], steps["output_tokens"]["turn 3"]) == (200, 0, 25)
+        assert [step.cost_usd for step in one.steps] == list(steps["cost_usd"])
+        shown = sources.RunSource(one._run).snapshot()
+        assert [figures.step_used(step) for step in shown.steps if step.kind == "turn"] == [
+            "100 / 25 tokens · $0.0010", "100 / ? tokens · $0.0010", "100 / 25 tokens · $0.0010"
+        ]  # fmt: skip
+        assert [figures.step_used(step) for step in shown.steps if step.kind == "tool"] == ["200 / ? tokens · $0.0020", ""]
+
+
+def test_a_reply_costs_what_it_used_itself_and_not_the_conversation_again(session, fake_claude: Fake):
+    run = session.claude("hi")
+    run.wait()
+    reply = run.reply("more", budget_usd=0.0015)
+    assert reply.wait().status == "completed"
+    assert list(session.runs_df()["cost_usd"]) == [0.001, 0.001]
+    assert list(session.runs_df()["input_tokens"]) == [100, 100]
+    assert session.sessions_df()["cost_usd"][0] == pytest.approx(0.002)
+
+
 def test_the_raw_stream_is_an_artifact(session, fake_claude: Fake, store: Path):
     run = session.claude("hi")
     run.wait()
@@ -170,6 +202,46 @@ def test_text_comes_while_it_is_said(session, fake_claude: Fake):
     run.cancel()
     assert run.wait().status == "cancelled"
     assert run.output is None
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_a_run_that_is_stopped_is_interrupted_first_and_tells_what_it_cost(session, fake_claude: Fake, how: str):
+    fake_claude("slow:30")
+    run = session.claude("hi", budget_usd=5, **({"timeout": 1} if how == "timeout" else {}))
+    until(lambda: "word" in run.stdout or run.done)
+    if how == "cancel":
+        run.cancel("enough")
+    result = run.wait("30s")
+    assert (result.status, result.exit_code) == ("cancelled" if how == "cancel" else "timeout", 0)
+    assert "enough" in result.error.message or "1 s" in result.error.message
+    assert session.runs_df()["cost_usd"][0] == 0.001
+    assert run.budget.spent["usd"] == 0.001
+    assert session.steps_df().set_index("kind")["cost_usd"]["turn"] == 0.001
+
+
+def test_a_result_that_was_told_before_a_budget_is_crossed_is_kept(new_session: Callable[..., nb.Session], fake_claude: Fake):
+    session = new_session(budget_usd=0.0015, max_parallel=2)
+    fake_claude("hang_after_result")
+    first = session.claude("hi")
+    until(lambda: session.runs_df(run=first.id)["cost_usd"].notna().all())
+    fake_claude("text")
+    second = session.claude("ho")
+    with pytest.raises(nb.BudgetExceeded):
+        second.wait("30s").raise_for_status()
+    assert second.output == "You said: ho"
+    result = first.wait("30s")
+    assert (result.status, result.output, result.warnings) == (
+        "completed",
+        "You said: hi",
+        ("it did not exit after its result; it was ended",),
+    )
+
+
+def test_the_last_crumbs_of_a_budget_are_no_fault_of_the_program(new_session: Callable[..., nb.Session], fake_claude: Fake):
+    session = new_session(budget_usd=0.0010002)
+    assert session.claude("hi").wait("30s").status == "completed"
+    with pytest.raises(nb.BudgetExceeded):
+        session.claude("ho").wait("30s").raise_for_status()
 
 
 def test_an_answer_of_many_megabytes_costs_the_supervisor_little_memory(session, fake_claude: Fake):
@@ -418,6 +490,9 @@ def test_context_is_text_before_the_prompt_or_files_that_go_with_it(session, tmp
         ({"json_schema": {"type": "nonsense"}}, "json_schema"),
         ({"json_schema": {"type": "object"}, "output_format": "json"}, "both given"),
         ({"mcp_config": {"servers": {}}}, "mcpServers"),
+        ({"mcp_config": {"mcpServers": {"x": {"env": {"KEY": nb.Secret("hunter2-hunter2")}}}}}, "write '${NAME}', and give env"),
+        ({"mcp_config": {"mcpServers": {"x": float("nan")}}}, "no JSON data"),
+        ({"system_prompt": "a\0b"}, "NUL"),
         ({"mcp_config": "no.json"}, "there is no file"),
         ({"context": [""]}, "no usable text"),
         ({"stdin": "x"}, "gets its prompt there"),

@@ -76,6 +76,8 @@ def test_a_tool_runs_and_is_a_step(claude, server: MessagesServer):
     turns = [step for step in run.steps if step.kind == "turn"]
     assert step.parent_id == turns[0].id
     assert [turn.tokens for turn in turns] == [{"input": 100, "output": 25, "cache_read": 30, "cache_write": 20}] * 2
+    assert sum(turn.cost_usd for turn in turns) == pytest.approx(claude.runs_df()["cost_usd"][0], abs=1e-9)
+    assert step.cost_usd == 0
 
 
 def test_a_file_is_written(claude, server: MessagesServer, tmp_path: Path):
@@ -149,6 +151,7 @@ def test_a_reply_goes_on(claude, server: MessagesServer):
     assert int(reply.output.split()[0]) > int(first.split()[0])
     assert reply.agent_session == run.agent_session
     assert "First" in str(server.asked[-1])
+    assert claude.runs_df()["cost_usd"].nunique() == 1  # the CLI's own figure goes on from the conversation's
 
 
 def test_a_conversation_that_is_not_here_is_a_clear_error(claude):
@@ -221,6 +224,7 @@ def test_text_comes_while_it_is_said_and_a_cancel_ends_it(claude, server: Messag
     assert (result.status, result.error.message) == ("cancelled", "enough")
     assert [step.status for step in run.steps] == ["cancelled", "cancelled"]
     assert claude.runs_df().iloc[0]["input_tokens"] == 100
+    assert claude.runs_df().iloc[0]["cost_usd"] > 0  # it was interrupted first, and told
 
 
 def test_an_interrupt_from_outside_is_a_cancellation(claude, server: MessagesServer):
@@ -248,6 +252,8 @@ def test_mcp_servers_are_passed_on(claude, tmp_path: Path):
     script.chmod(0o755)
     claude.claude("Hi", mcp_config={"mcpServers": {"x": {"command": str(script)}}}).wait()
     until((tmp_path / "asked").exists)
+    result = claude.claude("Hi", mcp_config={"mcpServers": {"x": {"command": "/no/such/program"}}}).wait()
+    assert "the MCP server x is not there" in result.warnings[0]
 
 
 def test_the_program_tells_its_version():

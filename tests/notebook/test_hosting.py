@@ -134,6 +134,17 @@ def test_a_plain_agent_is_ended_in_a_loop_and_in_c(session, function, how) -> No
     assert not lives(int(Path("pid").read_text()))
 
 
+@pytest.mark.parametrize("timeout", [None, 2])
+def test_a_thread_that_an_agent_leaves_behind_does_not_hold_its_result_back(session, monkeypatch: pytest.MonkeyPatch, timeout) -> None:
+    def agent() -> str:
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        return "done"
+
+    monkeypatch.setattr("agentnb.agents.python.LINGER_S", 0.3 if timeout is None else 60.0)
+    result = session.python(agent, timeout=timeout).wait(60)
+    assert (result.status, result.output, result.warnings) == ("completed", "done", ("it did not exit after its result; it was ended",))
+
+
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 def test_an_async_agent_is_cancelled_and_may_clean_up(session, how) -> None:
     seen = []

@@ -7,17 +7,19 @@ import pytest
 import agentnb as nb
 from agentnb import requests, wire
 from agentnb.notebook import launching
-from agentnb.notebook.launching import _parts, short
+from agentnb.notebook import parcels as parcels_module
+from agentnb.notebook.parcels import parcels
+from agentnb.notebook.run_record import short
 
 
 def test_many_or_big_launches_go_in_several_messages_in_order() -> None:
     small = [requests.Launch({"id": str(n)}, {}) for n in range(2500)]
-    assert [len(part) for part in _parts(small)] == [1000, 1000, 500]
+    assert [len(part) for part in parcels(small)] == [1000, 1000, 500]
     big = [requests.Launch({"id": str(n)}, {"payload": "x" * 9_000_000}) for n in range(3)]
-    parts = list(_parts(big))
+    parts = list(parcels(big))
     assert [len(part) for part in parts] == [2, 1]
     assert [launch for part in parts for launch in part] == big
-    assert list(_parts([])) == []
+    assert list(parcels([])) == []
 
 
 def test_whatever_is_large_in_a_launch_counts() -> None:
@@ -29,12 +31,12 @@ def test_whatever_is_large_in_a_launch_counts() -> None:
         ({}, {"stdin": large}),
         ({}, {"stdin": True, "payload": large}),
     ):
-        assert len(list(_parts([requests.Launch(run, work)] * 4))) > 1
+        assert len(list(parcels([requests.Launch(run, work)] * 4))) > 1
 
 
 def test_a_launch_that_no_message_takes_is_refused_and_the_others_are_withdrawn(session, monkeypatch) -> None:
     monkeypatch.setattr(wire, "MAX_FRAME", 100_000)
-    monkeypatch.setattr(launching, "_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(parcels_module, "_MESSAGE_BYTES", 1000)
     with pytest.raises(nb.ConfigError, match="into a file and pass its path"):
         session.shell("cat", stdin="x" * 200_000)
     with pytest.raises(nb.ConfigError, match="into a file"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentnb.events import OutputTail, RunFinished, RunRetrying, RunStarted, UsageReported, UsageSample
 from agentnb.notebook import figures
-from agentnb.notebook.live import LiveRun
+from agentnb.notebook.live import LiveRun, waiting
 
 RUN = {
     "id": "r", "session_id": "s", "name": "job", "created_at": 1_000_000, "params": {"a": 1},
@@ -31,6 +31,10 @@ class Quiet:
 @pytest.fixture
 def live(tmp_path: Path) -> LiveRun:
     return LiveRun(Quiet(), tmp_path, RUN, grace_s=1)
+
+
+def test_a_wait_that_no_calendar_knows_the_end_of_is_still_told() -> None:
+    assert waiting(RunRetrying("r", 2, 1e14)) == "for attempt 2 until the end of days"
 
 
 def test_events_move_the_run_to_its_end(live) -> None:

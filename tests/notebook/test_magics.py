@@ -117,6 +117,20 @@ def test_a_function_of_the_notebook_gets_the_cell(shell: Shell) -> None:
     assert "name one function" in shell.refused("%%agent python\nx")
 
 
+def test_a_cell_that_is_executed_again_is_reused_until_its_code_or_its_files_change(shell: Shell) -> None:
+    Path("data.csv").write_text("1")
+    cell = "%%agent shell --reuse --input data.csv --wait\ncat data.csv"
+    assert [shell.run(cell).reused_from is None for _ in range(2)] == [True, False]
+    Path("data.csv").write_text("2")
+    assert (shell.run(cell).stdout, shell.run(cell).reused_from is None) == ("2", False)
+    code = "def half(n): return n / 2\ndef agent(text): return [half(len(text)), {}]"
+    found = []
+    for number in (1, 1, 2):
+        shell.run(code.format(number))
+        found.append(shell.run("%%agent python agent --reuse --wait\nword"))
+    assert [(run.output, run.reused_from is None) for run in found] == [([2.0, 1], True), ([2.0, 1], False), ([2.0, 2], True)]
+
+
 def test_options_with_parts_reach_the_engine(shell: Shell) -> None:
     line = "--retry.max-attempts 2 --retry.initial-delay 10ms --retry.on-exit-code 3 --retry.jitter 0 --wait"
     run = shell.run(f"%%agent shell {line}\nexit 3")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,8 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.figure import Figure
 
-from agentnb.notebook.plots import LOOKS, timeline
+from agentnb.notebook.looks import LOOKS
+from agentnb.notebook.plots import timeline
 
 STATUSES = [str(status) for status in RunStatus]
 
@@ -38,6 +40,25 @@ def some_runs(count: int, names: list[str] | None = None) -> pd.DataFrame:
         "queued_s": [0.5] * count,
         "run_s": [None if STATUSES[n % len(STATUSES)] == "pending" else 2.0 for n in range(count)],
     })  # fmt: skip
+
+
+def run_of(steps: list[tuple[str, str, float, float | None]], status: str = "completed", end: float | None = 10.0) -> Figure:
+    """The timeline of one run with these steps: (kind, status, start, end)."""
+    runs = some_runs(1).assign(status=status, queued_s=1.0, run_s=3.0, started_at=stamps([1.0]), finished_at=stamps([end]))
+    kinds, states, starts, ends = zip(*steps, strict=True)
+    mine = {"run_id": "r0", "kind": kinds, "status": states, "started_at": stamps(starts), "finished_at": stamps(ends), "run_s": 0.5}
+    return timeline(runs, pd.DataFrame(mine))
+
+
+def stamps(seconds: Sequence[float | None]) -> pd.DatetimeIndex:
+    """Seconds since the first run as times."""
+    return pd.to_datetime(pd.Series(list(seconds), dtype="float64"), unit="s", utc=True)  # type: ignore[return-value]
+
+
+def boxes(figure: Figure) -> list[tuple[float, float, float]]:
+    """Start, end and middle of each bar."""
+    found = [(p.get_x(), p.get_x() + p.get_width(), p.get_y() + p.get_height() / 2) for p in figure.axes[0].patches]  # type: ignore[attr-defined]
+    return [(round(a, 3), round(b, 3), round(c, 3)) for a, b, c in found]
 
 
 def some_steps(count: int) -> pd.DataFrame:
@@ -179,3 +200,55 @@ def test_a_run_whose_supervisor_died_reaches_as_far_as_is_known_of_it() -> None:
     for more, length in (({}, 0.0), ({"started_at": began, "finished_at": began + pd.Timedelta(seconds=3)}, 3.0)):
         figure = timeline(runs.assign(**more), some_steps(0))
         assert [getattr(bar, "get_width")() for bar in figure.axes[0].patches][-1] == length  # noqa: B009 - typed as any patch
+
+
+ATTEMPTS: list[tuple[str, str, float, float | None]] = [
+    ("attempt", "failed", 1, 2),
+    ("turn", "completed", 1.2, 1.8),
+    ("tool", "failed", 1.3, 1.5),
+    ("attempt", "completed", 6, 10),
+    ("check", "completed", 9, 10),
+]
+
+
+def test_attempts_steps_and_tools_have_a_lane_each_below_their_run_and_waits_between_attempts_are_dashed() -> None:
+    figure = run_of(ATTEMPTS)
+    queue, run, attempt, again, turn, tool, check = [boxes(figure)[n] for n in (0, 1, 2, 5, 3, 4, 6)]
+    assert (queue[:2], run[:2]) == ((0, 1), (1, 10)), "with its retries, whatever its run_s, which is that of the last attempt"
+    assert run[2] < attempt[2] == again[2] < turn[2] == check[2] < tool[2]
+    [dashed] = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert list(map(float, dashed.get_xdata())) == [2, 6]
+    assert {"attempt", "turn", "tool", "check", "waiting to retry", "failed"} <= set(texts(figure))
+    shapes = {line.get_marker() for line in figure.axes[0].lines if line.get_linestyle() != "--" and len(line.get_xdata())}
+    assert len(shapes) == 4, "a shape for each kind"
+    drawn(figure)
+
+
+def test_the_only_attempt_of_a_run_is_left_out_and_what_goes_on_ends_in_an_arrow() -> None:
+    figure = run_of([("attempt", "running", 1, None)], status="running", end=None)
+    assert boxes(figure) == [(0, 1, 0), (1, 4, 0)]
+    assert "goes on" in texts(figure)
+    assert "attempt" not in texts(figure)
+
+
+def test_a_chart_says_what_it_shows() -> None:
+    told = [getattr(timeline(some_runs(count), some_steps(0), title=title), "alt", "") for count, title in ((3, "a $title$"), (0, None))]
+    plain = "Timeline of a $title$: 3 runs within 4.5 s; 1 pending, 1 running, 1 completed. Waiting took at most 0.50 s."
+    assert told == [f"{plain} Running took 2.0 s to 2.0 s; the longest was run 1.", "Timeline: no runs yet."]
+    whole = "Timeline: 1 run within 10.0 s; 1 completed. Waiting took at most 1.0 s. Running took 9.0 s to 9.0 s; the longest was run 0."
+    whole += " Below the runs: 2 attempts, 1 turn, 1 tool, 1 check. Runs waited 1 time to retry, 4.0 s in all."
+    assert getattr(run_of(ATTEMPTS), "alt", "") == whole
+
+
+def test_axes_of_ones_own_get_the_text_too_also_of_two_charts() -> None:
+    figure = Figure()
+    for axes in figure.subplots(1, 2):
+        timeline(some_runs(1), some_steps(0), ax=axes)
+    assert getattr(figure, "alt", "").count("Timeline:") == 2
+
+
+def test_long_times_are_told_in_hours_and_minutes() -> None:
+    figure = timeline(some_runs(2).assign(run_s=7300.0, status="completed"), some_steps(0))
+    drawn(figure)
+    assert figure.axes[0].get_xlabel().startswith("hours:minutes")
+    assert "1:00" in [t.get_text() for t in figure.axes[0].get_xticklabels()]

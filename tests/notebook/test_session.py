@@ -501,7 +501,7 @@ WRONG = {
     "repeat": (lambda s: s.map(nb.Shell("ls"), [{}], repeat=2), "did you mean 'repeats'"),
     "runtime": (lambda s: s.shell("ls", runtime="docker"), "'runtime' in this version"),
     "workspace": (lambda s: s.shell("ls", workspace="."), r"'\.' is no workspace; write nb\.Worktree\('\.'\)"),
-    "reuse": (lambda s: s.shell("ls", reuse=True), "'reuse' in this version"),
+    "reuse": (lambda s: s.shell("ls", reuse="yes"), "True or False"),
     "detach": (lambda s: s.shell("ls", detach="yes"), "True or False"),
     "cwd": (lambda s: s.shell("ls", cwd="/"), "working_dir"),
     "empty": (lambda s: s.shell("  "), "is empty"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentnb as nb
-from agentnb.events import StepFinished, StepStarted
+from agentnb.events import StepFinished, StepStarted, StepUsed
 from agentnb.history import reader
 from agentnb.notebook.handles import live_runs
 from agentnb.notebook.snapshot import StepSnapshot
@@ -73,6 +73,19 @@ def test_rows_of_the_history_come_before_what_began_since_and_know_no_less() -> 
     assert [(step.id, step.status) for step in log.shown()] == [("s1", "completed"), ("s2", "failed"), ("s3", "running")]
     assert log.cut == 6
     assert (log.shown()[0].elapsed_s, log.shown()[0].input, log.shown()[0].output) == (0.25, '{"command": "ls', "text")
+
+
+def test_what_a_step_used_is_shown_once_it_is_known_and_only_of_one_that_has_ended() -> None:
+    log = StepLog()
+    log.started(started(1))
+    log.used(StepUsed("r", "s1", {"input": 9}, 9.0))
+    log.finished(finished(1, tokens={"input": 5}))
+    before = log.shown()
+    log.used(StepUsed("r", "s1", {"output": 7}, 0.5))
+    log.used(StepUsed("r", "nobody", None, 0.5))
+    assert log.shown() is not before
+    (step,) = log.shown()
+    assert (step.input_tokens, step.output_tokens, step.cost_usd) == (5, 7, 0.5)
 
 
 EVENTS = st.lists(

@@ -229,3 +229,9 @@ def test_the_package_itself_does_not_import_opentelemetry(tmp_path: Path) -> Non
     code = "import sys, agentnb.notebook.tracing, agentnb.notebook.session; print(any(n.startswith('opentelemetry') for n in sys.modules))"
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_program_that_is_an_agent_is_called_one(run_script: Callable[[str], str]) -> None:
+    code = """session.launch(nb.JsonLines(["sh", "-c", 'echo "{}"']), name="program").wait()\nprint(spans())"""
+    [span] = json.loads(run_script(SETUP + code))
+    assert (span["name"], span["attributes"]["gen_ai.agent.name"]) == ("invoke_agent program", "program")
