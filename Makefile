@@ -20,7 +20,7 @@ demo: $(VENV)/.demo $(VENV)/.model
 	$(BIN)/agentnb demo
 
 test: $(VENV)/.dev $(VENV)/.model chromium check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --hypothesis-profile=steady
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; \
 	AGENTNB_HOME="$$store" $(BIN)/python -m pytest --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg -p no:cacheprovider --override-ini=timeout=300 notebooks

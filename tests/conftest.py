@@ -13,6 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
+
+#: The examples of the last run again, unless the test was changed: whether a change is good shall not hang on what is drawn that day.
+settings.register_profile("steady", derandomize=True)
 
 #: How long a test's leftovers may take to go away, in seconds. It is waited for as a condition, not slept.
 PATIENCE = 5.0

