@@ -206,6 +206,12 @@ class Book:
         self.page.evaluate(_STAGE, code_cells(*cells))
         expect(self.page.locator(".jp-Notebook .jp-Cell")).to_have_count(len(cells))
 
+    def dress(self, theme: str) -> None:
+        """Give the page its theme: the setting is one for all pages, and one that was loaded again has the latest."""
+        name, light = ("JupyterLab Dark", "false") if theme == "dark" else ("JupyterLab Light", "true")
+        self.page.evaluate("theme => { jupyterapp.commands.execute('apputils:change-theme', {theme}) }", name)
+        expect(self.page.locator("body")).to_have_attribute("data-jp-theme-light", light, timeout=20_000)
+
     def cell(self, number: int) -> Locator:
         """A cell of the notebook."""
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
@@ -266,6 +272,7 @@ class Books:
         known = self._books.get((theme, width, height))
         if known is not None and not known.spent:
             known.stage(*cells)
+            known.dress(theme)
             return known
         lab, name = self._lab, self._lab.write(*cells)
         context = self._browser.new_context(
@@ -279,6 +286,7 @@ class Books:
         lab.ask("lab/api/settings/@jupyterlab/apputils-extension:themes", "PUT", settings)
         page.goto(f"{lab.url}/lab/workspaces/w{lab.opened}/tree/{name}?token={lab.token}")
         book.ready()
+        book.dress(theme)
         self._books[theme, width, height] = book
         return book
 
