@@ -2,11 +2,12 @@
 
 Each run has ten steps and ten artifacts. Every case reads runs, steps and artifacts in a fresh process, round by round, the first case
 rotating; CPU is user and system time of that process and its children after all imports, `ratio` the median of the rounds' ratios to
-read_sql. `peak` is the growth of resident memory while reading, the child's whole memory included; `above` is how much of it is not the
-frames. Cases: read_sql (SELECT *, as it comes), same (read_sql of the SQL that makes the same columns, as it comes), typed (same, and
-then made into the same DataFrame), rows (agentnb without the Arrow extra), arrow (a first read), keeping (the second, which writes
-snapshots), snapshot (those after), and read_sql and rows once more without pyarrow altogether. Also runs_df(limit=1000) against the
-bare query for the same cells made into the same DataFrame, and against fetching them only. Prints one JSON line.
+typed, which ends in the same DataFrames, `ratio_raw` to read_sql, which does not. `peak` is the growth of resident memory while reading,
+the child's whole memory included; `above` is how much of it is not the frames. Cases: read_sql (SELECT *, as it comes), same (read_sql of
+the SQL that makes the same columns, as it comes), typed (same, and then made into the same DataFrame), rows (agentnb without the Arrow
+extra), arrow (a first read), keeping (the second, which writes snapshots), snapshot (those after), and read_sql, typed and rows once more
+without pyarrow altogether. Also runs_df(limit=1000) against the bare query for the same cells made into the same DataFrame, and against
+fetching them only. Prints one JSON line.
 Usage: python tests/benchmarks/bench_frames.py [ROUNDS [RUNS [FOLDER]]]    (a store in FOLDER is built once and kept)
 """
 
@@ -84,9 +85,10 @@ def our_reader(root: Path, *, arrow: bool) -> Callable[[str], Any]:
 
 
 class Watch:
-    """The largest memory of any child, MB."""
+    """The largest memory of any child, MB; and the CPU seconds that looking took, which are none of the reader's."""
 
     peak = 0.0
+    cpu_s = 0.0
 
 
 def watched_run(argv: list[str], *, input: bytes, check: bool, timeout: float, **more: Any) -> Any:  # noqa: A002 - as in subprocess
@@ -97,6 +99,7 @@ def watched_run(argv: list[str], *, input: bytes, check: bool, timeout: float, *
     def look() -> None:
         while not over.wait(0.005):
             Watch.peak = max(Watch.peak, memory("VmHWM", child.pid))
+        Watch.cpu_s += time.thread_time()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -143,7 +146,7 @@ def one_case(case: str, root: Path) -> dict[str, float]:
         read = our_reader(root, arrow=kind != "rows")
     before, base, start = cpu_s(), memory("VmRSS"), time.perf_counter()
     found = [read(name) for name in NAMES]
-    cpu, wall = cpu_s() - before, time.perf_counter() - start
+    cpu, wall = cpu_s() - before - Watch.cpu_s, time.perf_counter() - start
     peak = memory("VmHWM") - base + Watch.peak
     size = sum(float(frame.memory_usage(deep=True).sum()) for frame in found) / 1e6
     return {"cpu_s": cpu, "wall_s": wall, "peak_mb": peak, "frames_mb": size, "rows": sum(map(len, found))}
@@ -168,22 +171,21 @@ def measured(case: str, root: Path) -> dict[str, float]:
 
 def race(root: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Medians of each case; the snapshot is made, unmeasured, before its case."""
-    cases = ["read_sql", "same", "typed", "rows", "arrow", "keeping", "snapshot", "read_sql_bare", "rows_bare"]
+    cases = ["read_sql", "same", "typed", "rows", "arrow", "keeping", "snapshot", "read_sql_bare", "typed_bare", "rows_bare"]
     if importlib.util.find_spec("adbc_driver_sqlite") is None:
         cases = [case for case in cases if case not in {"arrow", "keeping", "snapshot"}]
     found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     for turn in range(rounds):
-        order = cases if turn % 2 == 0 else [*cases[-2:], *cases[:-2]]  # arrow, keeping and snapshot follow each other
+        order = cases if turn % 2 == 0 else [*cases[-3:], *cases[:-3]]  # arrow, keeping and snapshot follow each other
         for case in order:
             found[case].append(measured(case, root))
     figures = {}
     for case, rows in found.items():
-        peer = found["read_sql_bare" if case.endswith("_bare") else "read_sql"]
+        bare = "_bare" if case.endswith("_bare") else ""
         figures[case] = {key: round(statistics.median(row[key] for row in rows), 2) for key in rows[0]}
-        figures[case]["ratio"] = round(statistics.median(row["cpu_s"] / other["cpu_s"] for row, other in zip(rows, peer, strict=True)), 3)
-        if case == "arrow":
-            to_typed = zip(rows, found["typed"], strict=True)
-            figures[case]["ratio_to_typed"] = round(statistics.median(row["cpu_s"] / other["cpu_s"] for row, other in to_typed), 3)
+        for name, peer in (("ratio", f"typed{bare}"), ("ratio_raw", f"read_sql{bare}")):
+            pairs = zip(rows, found[peer], strict=True)
+            figures[case][name] = round(statistics.median(row["cpu_s"] / other["cpu_s"] for row, other in pairs), 3)
         figures[case]["peak_of_frames"] = round(figures[case]["peak_mb"] / figures[case]["frames_mb"], 2)
         figures[case]["above_mb"] = round(figures[case]["peak_mb"] - figures[case]["frames_mb"], 1)
     return figures
@@ -231,7 +233,7 @@ def figures_of(root: Path, rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = race(root, rounds)
     found["limit_query"] = limited(root, rounds)
     ok = {
-        "rows_cpu": found["rows"]["ratio"] <= LIMITS["rows_cpu"],
+        "rows_cpu": max(found["rows"]["ratio"], found["rows_bare"]["ratio"]) <= LIMITS["rows_cpu"],
         "rows_above": found["rows"]["above_mb"] <= LIMITS["rows_above"] * found["read_sql"]["above_mb"],
         "limit_query": found["limit_query"]["ratio"] <= LIMITS["limit_query"],
     }
