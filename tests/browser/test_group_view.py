@@ -86,7 +86,9 @@ def test_a_selection_is_cancelled_and_says_so_at_once(large: Book) -> None:
     expect(view.locator(".anb-row", has_text="[4]").locator(".anb-pill")).to_contain_text("cancelling", timeout=500)
     expect(view.get_by_role("button", name="Cancel 2 selected")).to_be_hidden()
     assert said(large, 2) == "[['run-6', 'run-4']]"
+    expect(view.get_by_role("button", name="2 cancelling")).to_be_visible()  # the kernel's word: neither is pending any more
     view.get_by_role("searchbox").fill("pending")
+    expect(view.get_by_text("627 of 2000 shown")).to_be_visible()
     view.get_by_role("checkbox", name="Select all runs").check()
     expect(view.get_by_role("button", name="Cancel 627 selected")).to_be_visible()
 
