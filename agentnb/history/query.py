@@ -56,7 +56,7 @@ class Query:
                 db.text_factory = lambda data: data.decode(errors="replace")  # an error's message may hold half a character
                 return read()
         except (sqlite3.OperationalError, sqlite3.ProgrammingError) as bad:
-            raise self._fault(bad) from None
+            raise fault(self.frame, self.where, bad) from None
 
     def chunks(self, db: sqlite3.Connection) -> Iterator[Rows]:
         """The rows, some thousands at a time."""
@@ -64,20 +64,30 @@ class Query:
         while rows := cursor.fetchmany(CHUNK):
             yield rows
 
-    def _fault(self, bad: sqlite3.Error) -> Exception:
-        text = str(bad)
-        if text.startswith("no such column: "):
-            return self._unknown(text.removeprefix("no such column: ").partition(" - should this be")[0])
-        if getattr(bad, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
-            return ConfigError(f"where: SQLite does not take this condition: {text}")
-        return bad
 
-    def _unknown(self, name: str) -> ConfigError:
-        text = f"where: {self.frame.name}_df has no column {name!r}; {suggestion(name, [c.name for c in self.frame.columns])}"
-        sql = self.where[0] if isinstance(self.where, tuple) else self.where
-        if isinstance(sql, str) and double_quoted(sql, name):
-            text += "; a text value stands in single quotes: '{}'".format(name.replace("'", "''"))
-        return ConfigError(text)
+def fault(frame: Frame, where: Any, bad: sqlite3.Error) -> Exception:
+    """What to raise when SQLite refuses a statement with the user's condition `where`: a ConfigError where that is wrong."""
+    text = str(bad)
+    if text.startswith("no such column: "):
+        return _unknown(frame, where, text.removeprefix("no such column: ").partition(" - should this be")[0])
+    if getattr(bad, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
+        return ConfigError(f"where: SQLite does not take this condition: {text}")
+    return bad
+
+
+def _unknown(frame: Frame, where: Any, name: str) -> ConfigError:
+    text = f"where: {frame.name}_df has no column {name!r}; {suggestion(name, [c.name for c in frame.columns])}"
+    sql = where[0] if isinstance(where, tuple) else where
+    if isinstance(sql, str) and double_quoted(sql, name):
+        text += "; a text value stands in single quotes: '{}'".format(name.replace("'", "''"))
+    return ConfigError(text)
+
+
+def newest(frame: Frame, limit: Any) -> str:
+    """The clause for the newest `limit` rows, from 0 up. Raises ConfigError for anything else."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+        raise ConfigError(f"limit: {limit!r} must be a whole number, zero or more")
+    return f"ORDER BY {', '.join(f'{_quoted(name)} DESC' for name in frame.order)} LIMIT {limit}"
 
 
 def query(frame: Frame, db: sqlite3.Connection, given: Filters, wanted: Iterable[Column], now: int) -> Query:
@@ -126,12 +136,10 @@ def _filtered(frame: Frame, columns: Iterable[Column], conditions: list[str], li
     if conditions:
         sql += f" WHERE {' AND '.join(conditions)}"
     if limit is not None:
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise ConfigError(f"limit: {limit!r} must be a whole number, zero or more")
-        newest = f"ORDER BY {', '.join(f'{_quoted(name)} DESC' for name in frame.order)} LIMIT {limit}"
+        last = newest(frame, limit)
         if frame.run is None and not conditions:  # sessions, whose counts cost much: those of the newest are enough
-            sql = f"{sql[:-1]} WHERE {frame.alias}.rowid IN (SELECT rowid FROM {frame.table} {newest}))"  # noqa: S608
-        sql += f" {newest}"
+            sql = f"{sql[:-1]} WHERE {frame.alias}.rowid IN (SELECT rowid FROM {frame.table} {last}))"  # noqa: S608
+        sql += f" {last}"
     return sql
 
 

@@ -12,7 +12,8 @@ from agentnb.errors import ConfigError
 from agentnb.events import now_us
 from agentnb.history import columns, filters
 from agentnb.history.columns import Frame
-from agentnb.history.filters import Filters, suggestion
+from agentnb.history.filters import Filters
+from agentnb.history.query import fault, newest
 from agentnb.history.reader import reading
 
 Row = tuple[Any, ...]
@@ -44,7 +45,7 @@ def rows(db: sqlite3.Connection, frame: Frame, names: Sequence[str], given: Filt
     """
     filters.check_names(frame, given)
     sql, values = _statement(frame, names, given, db, now_us() if now is None else now)
-    return _execute(db, sql, values, frame)
+    return _execute(db, sql, values, frame, given.get("where"))
 
 
 def pick_runs(db: sqlite3.Connection, given: Filters, *, ended: bool = False) -> int:
@@ -65,6 +66,7 @@ def pick_runs(db: sqlite3.Connection, given: Filters, *, ended: bool = False) ->
         f"CREATE TEMP TABLE picked AS {picked} WHERE NOT live" if ended else f"CREATE TEMP TABLE picked AS {picked}",
         values,
         columns.RUNS,
+        given.get("where"),
     )
     db.execute("CREATE UNIQUE INDEX temp.picked_by_id ON picked (id)")
     [(number,)] = db.execute("SELECT count(*) FROM picked")
@@ -88,8 +90,6 @@ def source_sql(frame: Frame, names: Sequence[str], now: int) -> str:
 
 def _statement(frame: Frame, names: Sequence[str], given: Mapping[str, Any], db: sqlite3.Connection, now: int) -> tuple[str, list[Any]]:
     limit = given.get("limit")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise ConfigError(f"limit: {limit!r} must be a whole number, zero or more")
     every = [column.name for column in frame.columns] + [f"{prefix}s" for prefix in frame.maps]
     kept = ", ".join(f'"{name}"' for name in dict.fromkeys([*names, *frame.order, "seq"]))
     sql = f"SELECT {kept} FROM ({source_sql(frame, every, now)})"  # noqa: S608
@@ -97,20 +97,13 @@ def _statement(frame: Frame, names: Sequence[str], given: Mapping[str, Any], db:
     if found:
         sql += f" WHERE {' AND '.join(text for text, _ in found)}"
     if limit is not None:
-        sql += f" ORDER BY {', '.join(f'{name} DESC' for name in frame.order)} LIMIT {limit}"
+        sql += f" {newest(frame, limit)}"
     cells = ", ".join(f'"{name}"' for name in names)
     return f"SELECT {cells} FROM ({sql}) ORDER BY seq", [value for _, part in found for value in part]  # noqa: S608
 
 
-def _execute(db: sqlite3.Connection, sql: str, values: Sequence[Any], frame: Frame) -> sqlite3.Cursor:
+def _execute(db: sqlite3.Connection, sql: str, values: Sequence[Any], frame: Frame, where: Any) -> sqlite3.Cursor:
     try:
         return db.execute(sql, values)
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as bad:
-        text = str(bad)
-        if text.startswith("no such column: "):
-            name = text.removeprefix("no such column: ").partition(" - should this be")[0]
-            advice = suggestion(name, [column.name for column in frame.columns])
-            raise ConfigError(f"where: {frame.name} have no column {name!r}; {advice}; a text value stands in single quotes") from None
-        if getattr(bad, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
-            raise ConfigError(f"where: SQLite does not take this condition: {text}") from None
-        raise
+        raise fault(frame, where, bad) from None

@@ -88,7 +88,7 @@ def test_output_is_there_when_all_is_asked_for(store: Path) -> None:
         ("events", {"columns": "seq"}, "is one text; write a list"),
         ("events", {"status": "failed"}, "events have no status"),
         ("events", {"limit": -1}, "limit: -1 must be a whole number"),
-        ("runs", {"where": "stat = 1"}, "where: runs have no column 'stat'; did you mean 'status'?"),
+        ("runs", {"where": "stat = 1"}, "where: runs_df has no column 'stat'; did you mean 'status'?"),
         ("runs", {"where": "((("}, "where: SQLite does not take this condition"),
         ("artifacts", {"full": True}, "JSON has no bytes"),
         ("artifacts", {"columns": ["content"]}, "JSON has no bytes"),
