@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,12 @@ def to_mlflow(
     return write_mlflow(_root(store), filters, experiment=experiment, tracking_uri=tracking_uri, artifacts=artifacts)  # type: ignore[arg-type]
 
 
-class Exports:
+class Exports(ABC):
     """What a session and a group can hand to other tools: their own runs."""
 
+    @abstractmethod
     def _exported(self) -> dict[str, Any]:
         """The store, and the filters that choose what is theirs."""
-        raise NotImplementedError
 
     def to_jsonl(self, file: _File, table: str = "events", **options: Any) -> Path:
         """Write its events, or another table, to a file of JSON lines; see agentnb.to_jsonl."""
