@@ -10,7 +10,6 @@ Usage: python tests/benchmarks/bench_durable.py [ROUNDS [RUNS [PARALLEL]]]
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import resource
@@ -20,15 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import agentnb as nb
 
-ARGV = ["/bin/true"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks.bench_launch import ARGV, Case, plain_asyncio, spawn_loop
+
 LIMIT = 1.6
-Case = Callable[[int], None]
 LOOP = r"""
 #include <spawn.h>
 #include <stdlib.h>
@@ -47,23 +47,6 @@ int main(int argc, char **argv) {
     return 0;
 }
 """
-
-
-def spawn_loop(parallel: int) -> Case:
-    """The limit in Python."""
-
-    def run(runs: int) -> None:
-        live = 0
-        for _ in range(runs):
-            if live == parallel:
-                os.waitpid(-1, 0)
-                live -= 1
-            os.posix_spawn(ARGV[0], ARGV, os.environ)
-            live += 1
-        for _ in range(live):
-            os.waitpid(-1, 0)
-
-    return run
 
 
 def c_loop(parallel: int, folder: Path) -> Case:
@@ -89,21 +72,6 @@ def launches(store: Path, parallel: int, synchronous: str, stack: ExitStack) -> 
             raise SystemExit("not all completed")
 
     return run
-
-
-def plain_asyncio(parallel: int) -> Case:
-    """asyncio subprocesses with both pipes read."""
-
-    async def one(gate: asyncio.Semaphore) -> None:
-        async with gate:
-            process = await asyncio.create_subprocess_exec(*ARGV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            await process.communicate()
-
-    async def many(runs: int) -> None:
-        gate = asyncio.Semaphore(parallel)
-        await asyncio.gather(*(one(gate) for _ in range(runs)))
-
-    return lambda runs: asyncio.run(many(runs))
 
 
 def sync_us(folder: Path) -> float:

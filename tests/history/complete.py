@@ -33,7 +33,7 @@ def full_run(run_id: str, at: int = T0, session_id: str = "S") -> list[Message]:
         "reused_from": "older", "resumed_from": "oldest", "input": {"text": "hi"}, "tags": {"team": "a"},
         "params": {"i": 1, "f": 0.5, "s": "x", "b": True, "n": None, "l": [1, "\u00e9"]},
     }  # fmt: skip
-    workspace = {"kind": "worktree", "path": "/work/tree", "kept": True, "branch": "agentnb/x"}
+    workspace = {"kind": "worktree", "path": "/elsewhere/tree", "kept": True, "branch": "agentnb/x"}
     return [
         queued(run_id, at=at, session_id=session_id, **more),
         RunStarted(run_id, "pid:1", at=at + SECOND),

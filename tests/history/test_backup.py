@@ -21,6 +21,7 @@ from agentnb.history.collected import Asked
 from agentnb.history.collector import collect
 from agentnb.history.integrity import check
 from agentnb.history.store import Store
+from tests.disks import small_tmpfs
 from tests.history.keeping import check_whole, files, ids, kept_run, made, write
 from tests.history.making import everything, queued, started_session, table
 
@@ -173,13 +174,8 @@ def test_killed_anywhere_it_leaves_nothing_that_looks_whole_and_the_next_one_cle
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_tmpfs(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("large", ["rows", "files"])

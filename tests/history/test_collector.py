@@ -25,6 +25,7 @@ from agentnb.history.files_lock import files_held
 from agentnb.history.removable import Removable
 from agentnb.history.removal import remove_runs
 from agentnb.history.store import Store
+from tests.disks import small_tmpfs
 from tests.history.keeping import check_whole, files, ids, kept_run, made, write
 from tests.history.making import SECOND, T0, everything, queued, started_session, table, whole_run
 
@@ -279,13 +280,8 @@ def test_a_run_that_is_referred_to_after_it_was_chosen_stays(store: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=False, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_tmpfs(tmp_path / "disk", "6m") as disk:
+        yield disk
 
 
 def test_it_makes_room_on_a_full_disk(small_disk: Path) -> None:

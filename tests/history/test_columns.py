@@ -50,6 +50,6 @@ def test_a_full_run_reads_as_it_was_recorded(stores: tuple[Path, Path]) -> None:
     ]
     assert run[["input_tokens", "peak_memory_bytes", "cost_usd", "tokens_per_s"]].to_list() == [2**53 + 1, 2**40, 0.25, 40.0]
     assert run[["queued_s", "run_s", "total_s", "cpu_s", "timeout_s"]].to_list() == [1.0, 2.5, 4.0, 0.5, 60.0]
-    assert run[["branch", "workspace", "error"]].to_list() == ["agentnb/x", "/work/tree", "exit code 1: \u00e9\u4e16\U0001f600"]
+    assert run[["branch", "workspace", "error"]].to_list() == ["agentnb/x", "/elsewhere/tree", "exit code 1: \u00e9\u4e16\U0001f600"]
     assert run[["param.i", "param.f", "param.s", "param.b", "param.l", "tag.team"]].to_list() == [1.0, 0.5, "x", True, '[1, "\u00e9"]', "a"]
     assert run[["stdout", "stderr"]].to_list() == ["hi\n", "oh \u00e9"]

@@ -18,6 +18,7 @@ from agentnb.events import ArtifactSaved, Ready, RunRetrying, RunStarted, Sessio
 from agentnb.history.store import Store
 from agentnb.model import Artifact, InlineLocation, Run, RunTarget, Session
 from agentnb.states import TargetKind
+from tests.disks import small_tmpfs
 from tests.history.making import SECOND, T0, everything, finished, queued, started_session, table, whole_run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -256,13 +257,8 @@ def test_a_database_damaged_while_open_is_a_store_error_for_the_writer(store: Pa
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_tmpfs(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_a_store_error_and_the_same_batch_goes_in_later(small_disk: Path) -> None:

@@ -4,7 +4,6 @@ import gc
 import io
 import subprocess
 import sys
-import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 
 from agentnb.notebook.looks import LOOKS
 from agentnb.notebook.plots import timeline
+from tests.notebook.drawing import drawn
 
 STATUSES = [str(status) for status in RunStatus]
 
@@ -74,14 +74,6 @@ def texts(figure: Figure) -> list[str]:
     axes = figure.axes[0]
     legend = axes.get_legend()
     return [t.get_text() for t in (*axes.texts, *axes.get_yticklabels(), *(legend.get_texts() if legend else ()))]
-
-
-def drawn(figure: Figure) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        data = io.BytesIO()
-        figure.savefig(data, format="png")
-    return data.getvalue()
 
 
 def test_every_run_has_its_waiting_part_and_its_bar_in_seconds_since_the_first() -> None:

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +13,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
 
 from agentnb.notebook.strips import MOST_GROUPS, MOST_LINES, MOST_POINTS
+from tests.notebook.drawing import drawn
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,14 +29,6 @@ def grid(words: int) -> pd.DataFrame:
         for m, f in (("A", 1.0), ("B", 2.0))
         for w in range(words)
     ])  # fmt: skip
-
-
-def drawn(figure: Figure) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        data = io.BytesIO()
-        figure.savefig(data, format="png")
-    return data.getvalue()
 
 
 def texts(figure: Figure) -> list[str]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -11,6 +9,7 @@ import pytest
 
 import agentnb as nb
 from agentnb.errors import ConfigError, RuntimeUnavailable
+from tests.notebook.drawing import drawn
 from tests.notebook.polling import until
 
 pytest.importorskip("matplotlib")
@@ -26,14 +25,6 @@ def fonts() -> None:
     axes = Figure().add_subplot()
     axes.set_title("fonts ✗")
     drawn(axes.figure)
-
-
-def drawn(figure: Figure) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        data = io.BytesIO()
-        figure.savefig(data, format="png")
-    return data.getvalue()
 
 
 def labels(figure: Figure) -> list[str]:
