@@ -208,7 +208,8 @@ def _root(args: argparse.Namespace) -> Path:
 
 
 def _frame(args: argparse.Namespace) -> int:
-    from agentnb.history import frames, reader
+    from agentnb.history import reader
+    from agentnb.history.frames import frames
     from agentnb.printing import write_frame
 
     if args.limit is not None and args.limit < 0:
@@ -231,7 +232,7 @@ def _frame(args: argparse.Namespace) -> int:
 
 
 def _lines(root: Path, args: argparse.Namespace, filters: Any) -> int:
-    from agentnb.history.jsonl import stream_jsonl, write_jsonl
+    from agentnb.history.exporting.jsonl import stream_jsonl, write_jsonl
     from agentnb.printing import TerminalText
 
     if args.output is not None:
@@ -269,8 +270,8 @@ def _logs(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from agentnb.history.export import export_run
     from agentnb.history.reader import find_run
+    from agentnb.history.recordings.export import export_run
     from agentnb.printing import clean
     from agentnb.units import bytes_
 

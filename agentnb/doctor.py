@@ -92,8 +92,8 @@ def _store(root: Path, *, deep: bool) -> list[Finding]:
 
 def _checked(root: Path, *, deep: bool) -> list[Finding]:
     """What is wrong with a store that is there, a finding each; else what was looked at."""
-    from agentnb.history.integrity import check
-    from agentnb.history.removal import size_of
+    from agentnb.history.keeping.integrity import check
+    from agentnb.history.keeping.removal import size_of
 
     try:
         checked = check(root, deep=deep)

@@ -56,7 +56,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _otlp(root: Path, args: argparse.Namespace, filters: Any) -> str:
-    from agentnb.history.otlp import write_otlp
+    from agentnb.history.exporting.otlp import write_otlp
 
     target = args.file.absolute()
     number = write_otlp(root, target, filters, content=args.content, service=args.service, overwrite=args.overwrite)
@@ -64,14 +64,14 @@ def _otlp(root: Path, args: argparse.Namespace, filters: Any) -> str:
 
 
 def _parquet(root: Path, args: argparse.Namespace, filters: Any) -> str:
-    from agentnb.history.dataset import write_parquet
+    from agentnb.history.exporting.dataset import write_parquet
 
     counts = write_parquet(root, args.folder.absolute(), filters)
     return f"{args.folder}: {', '.join(f'{number} {table}' for table, number in counts.items())}\n"
 
 
 def _mlflow(root: Path, args: argparse.Namespace, filters: Any) -> str:
-    from agentnb.history.tracking import write_mlflow
+    from agentnb.history.exporting.tracking import write_mlflow
     from agentnb.printing import table
 
     found = write_mlflow(root, filters, experiment=args.experiment, tracking_uri=args.tracking_uri, artifacts=args.artifacts)

@@ -1,6 +1,6 @@
 """What runs and steps are in traces: their ids, and their names by the semantic conventions for generative AI (standard library only).
 
-Both the live spans (notebook/tracing.py) and the exported ones (history/spans.py) are made by these rules.
+Both the live spans (notebook/tracing.py) and the exported ones (history/exporting/spans.py) are made by these rules.
 """
 
 from __future__ import annotations

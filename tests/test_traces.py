@@ -62,12 +62,12 @@ def test_every_name_of_the_conventions_is_in_their_registry() -> None:
 
     modules = (error_attributes, exception_attributes, gen_ai_attributes, process_attributes)
     known = {value for module in modules for value in vars(module).values() if isinstance(value, str)}
-    import agentnb.history.spans
+    import agentnb.history.exporting.spans
     import agentnb.notebook.tracing
     import agentnb.traces
 
     used = set()
-    for module in (agentnb.traces, agentnb.history.spans, agentnb.notebook.tracing):
+    for module in (agentnb.traces, agentnb.history.exporting.spans, agentnb.notebook.tracing):
         with open(str(module.__file__), encoding="utf-8") as file:
             used |= set(re.findall(r'"((?:gen_ai|error|exception|process)\.[a-z_.]+)"', file.read()))
     assert len(used) > 10

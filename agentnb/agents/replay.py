@@ -9,7 +9,7 @@ from typing import Any
 
 from agentnb.agents import filling
 from agentnb.agents.adapters import Asked, Features
-from agentnb.history.recording import Recording
+from agentnb.history.recordings.recording import Recording
 from agentnb.replay import Replay
 
 

@@ -15,7 +15,7 @@ from agentnb.engine.outcome import Outcome
 from agentnb.engine.stop import Stop
 from agentnb.errors import ConfigError, StoreError
 from agentnb.events import ArtifactSaved, Json, RunFinished, StepFinished, StepStarted, from_wire, now_us
-from agentnb.history.recording import Recording
+from agentnb.history.recordings.recording import Recording
 from agentnb.ids import new_id
 
 if TYPE_CHECKING:

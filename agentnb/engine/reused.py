@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentnb.errors import StoreError
 from agentnb.events import Json, Message, RunFinished
-from agentnb.history.reuse import retold
+from agentnb.history.precedents.reuse import retold
 
 #: So many records are in memory at once.
 _READ_AT_ONCE = 500

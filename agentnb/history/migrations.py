@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agentnb.errors import StoreError, StoreTooNew
 
-#: What each column means is declared in frames.py. Stamps are microseconds UTC, durations seconds, sizes bytes.
+#: What each column means is declared in frames/columns.py. Stamps are microseconds UTC, durations seconds, sizes bytes.
 _INITIAL = (
     """CREATE TABLE sessions (
         id TEXT PRIMARY KEY, name TEXT, status TEXT NOT NULL, created_at INTEGER, ended_at INTEGER,

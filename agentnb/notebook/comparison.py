@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from agentnb.history.comparand import missing
-from agentnb.history.compare import told_of
-from agentnb.history.wording import Metric, gap, label, quantity, span, times
+from agentnb.history.comparing.comparand import missing
+from agentnb.history.comparing.compare import told_of
+from agentnb.history.comparing.wording import Metric, gap, label, quantity, span, times
 from agentnb.notebook.render import asset
 
 #: So many groups, and sentences, are shown; the DataFrame has them all.

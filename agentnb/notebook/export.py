@@ -11,7 +11,7 @@ from typing import Any
 
 from agentnb.errors import ConfigError
 from agentnb.history import reader
-from agentnb.history.export import export_run
+from agentnb.history.recordings.export import export_run
 from agentnb.history.store import Store
 from agentnb.history.whole_file import check_target
 from agentnb.notebook.launching import settle

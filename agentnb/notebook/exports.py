@@ -26,7 +26,7 @@ def to_jsonl(file: _File, table: str = "events", *, overwrite: bool = False, sto
     of the table's), ``columns`` and ``full`` too. `store`: the store's folder; default AGENTNB_HOME, else ``./.agentnb``. The file is
     written whole or not at all. Raises ConfigError for what makes no sense and for a file that is there (unless `overwrite`), StoreError.
     """
-    from agentnb.history.jsonl import write_jsonl
+    from agentnb.history.exporting.jsonl import write_jsonl
 
     target, root = _path(file, "to_jsonl"), _root(store)
     write_jsonl(root, target, table, filters, overwrite=overwrite)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def to_otlp(
     what went into runs, turns and tools and what came out (texts are cut to 16,384 characters); `service`: service.name. Runs that are
     live are left out. `filters`: those of ``runs_df`` (session, group, run, status, since, until, where, limit). Errors: as `to_jsonl`.
     """
-    from agentnb.history.otlp import write_otlp
+    from agentnb.history.exporting.otlp import write_otlp
 
     if not isinstance(service, str) or not service:
         raise ConfigError(f"to_otlp: service={service!r} must be a text that is not empty")
@@ -64,7 +64,7 @@ def to_parquet(folder: _File, *, store: Location = None, **filters: Any) -> Path
     same folder again writes only days on which something changed, replaces files whole, and removes days that are not chosen any more.
     Raises ConfigError for a folder that holds something else, RuntimeUnavailable without pyarrow, StoreError.
     """
-    from agentnb.history.dataset import write_parquet
+    from agentnb.history.exporting.dataset import write_parquet
 
     target, root = _path(folder, "to_parquet"), _root(store)
     write_parquet(root, target, filters)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def to_mlflow(
     and what has not ended is brought up to date. What MLflow has no room for is cut, and tags say so. `filters`: as in ``runs_df``.
     Raises ConfigError for what makes no sense, RuntimeUnavailable without mlflow, StoreError when a store cannot be read or written.
     """
-    from agentnb.history.tracking import write_mlflow
+    from agentnb.history.exporting.tracking import write_mlflow
 
     return write_mlflow(_root(store), filters, experiment=experiment, tracking_uri=tracking_uri, artifacts=artifacts)  # type: ignore[arg-type]
 

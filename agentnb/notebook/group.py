@@ -125,7 +125,7 @@ class RunGroup(Exports):
 
     def df(self) -> pd.DataFrame:
         """One row per run, in order, parameters as columns ``param.x``; mapped over a DataFrame, its columns stand beside them."""
-        from agentnb.history import frames
+        from agentnb.history.frames import frames
         from agentnb.notebook.launching import settle
 
         settle(self._root)
@@ -133,7 +133,7 @@ class RunGroup(Exports):
 
     def timeline(self, **options: Any) -> Figure:
         """A Gantt chart of its runs, as Session.timeline."""
-        from agentnb.history import frames
+        from agentnb.history.frames import frames
         from agentnb.notebook.plots import timeline
 
         runs = self.df()

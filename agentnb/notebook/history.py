@@ -44,7 +44,7 @@ class SessionHistory(Exports):
         return {"store": self.store, "session": self.id}
 
     def _frame(self, name: str, filters: dict[str, Any]) -> pd.DataFrame:
-        from agentnb.history import frames
+        from agentnb.history.frames import frames
 
         settle(self.store)
         result: pd.DataFrame = getattr(frames, name)(self.store, **({"session": self.id} | filters))

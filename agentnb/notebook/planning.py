@@ -14,7 +14,7 @@ from agentnb.engine.finding import find_program
 from agentnb.engine.work import Work
 from agentnb.errors import AgentnbError
 from agentnb.execution import AnySpec, ExecutionConfig, Handler
-from agentnb.history.estimates import estimate
+from agentnb.history.precedents.estimates import estimate
 from agentnb.notebook.launching import check_detached
 from agentnb.notebook.options import LaunchOptions, split
 from agentnb.results import Estimate, Issue

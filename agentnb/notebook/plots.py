@@ -49,7 +49,7 @@ def timeline(runs_df: pd.DataFrame, steps_df: pd.DataFrame, *, ax: Axes | None =
 
     Below that are its steps, thinner: a lane each for attempts (of runs that have more than one, with the waits between them dashed), for
     turns and other steps, and for tools; a marker at its start tells a step's kind by its shape. What goes on ends in an arrow.
-    `runs_df` and `steps_df` are frames of agentnb.history.frames (any selection of rows; steps of other runs are left out). The x axis is
+    `runs_df` and `steps_df` are frames of the history (any selection of rows; steps of other runs are left out). The x axis is
     time since the first of the runs was created; a replay is as long as its playing took. `ax`: draw into these axes instead of a new
     figure. Without runs the figure says so. The bar of a run whose supervisor died goes up to finished_at, the last thing known of it.
     The figure's `alt` says in words what it shows. Raises RuntimeUnavailable without matplotlib, ConfigError for

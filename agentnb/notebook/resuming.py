@@ -14,7 +14,7 @@ from agentnb.engine.interrupts import Deferred
 from agentnb.errors import AgentnbError, ConfigError
 from agentnb.events import Json
 from agentnb.execution import ExecutionConfig
-from agentnb.history.interrupted import cut_off, sessions_before
+from agentnb.history.precedents.interrupted import cut_off, sessions_before
 from agentnb.ids import new_id
 from agentnb.notebook import loop as loops
 from agentnb.notebook.group import RunGroup

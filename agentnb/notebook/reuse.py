@@ -10,7 +10,7 @@ from agentnb.agents.cache_key import CacheKeys
 from agentnb.engine.work import Work
 from agentnb.events import Json
 from agentnb.execution import AnySpec, ExecutionConfig
-from agentnb.history.reuse import Found, find
+from agentnb.history.precedents.reuse import Found, find
 from agentnb.history.store import DATABASE
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agentnb.errors import ConfigError
-from agentnb.history.comparand import missing
-from agentnb.history.compare import compare, points, told_of
-from agentnb.history.resampling import ENOUGH, Bootstrap
-from agentnb.history.wording import Metric, label, quantity, span, times
+from agentnb.history.comparing.comparand import missing
+from agentnb.history.comparing.compare import compare, points, told_of
+from agentnb.history.comparing.resampling import ENOUGH, Bootstrap
+from agentnb.history.comparing.wording import Metric, label, quantity, span, times
 from agentnb.notebook import looks
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from agentnb.history.resampling import Array
+    from agentnb.history.comparing.resampling import Array
 
 #: So many groups are drawn, points of each, lines between pairs, and groups that the text tells of.
 MOST_GROUPS, MOST_POINTS, MOST_LINES, MOST_TOLD = 60, 400, 60, 8

@@ -17,7 +17,7 @@ Location = str | os.PathLike[str] | None
 
 
 def runs_df(*, store: Location = None, **filters: Any) -> pd.DataFrame:
-    """Runs, one row each. `filters`: see agentnb.history.frames (session, status, since, until, where, limit, columns, full ...).
+    """Runs, one row each. `filters`: see agentnb.history.frames.frames (session, status, since, until, where, limit, columns, full ...).
 
     `store`: the store's folder; default AGENTNB_HOME, else ``./.agentnb``. Raises ConfigError for an unknown filter or column
     and StoreError when there is no store.
@@ -63,9 +63,9 @@ def compare(
     Counts, failures, median, p90, mean with its bootstrap interval, ratio and difference to the `baseline` (default: the first group) with
     theirs, an effect size, and a sentence: "B is 1.8x slower than A (1.6-2.1), 12 pairs". Runs are paired by the other ``param.*``
     columns when df is a grid of them, or by `pair`; ``paired=False`` forbids it. A DataFrame, which a notebook shows styled.
-    All columns, options, definitions and errors: ``help(agentnb.history.compare.compare)``.
+    All columns, options, definitions and errors: ``help(agentnb.history.comparing.compare.compare)``.
     """
-    from agentnb.history.compare import compare as compare_frames
+    from agentnb.history.comparing.compare import compare as compare_frames
     from agentnb.notebook.comparison import styled
 
     options: dict[str, Any] = {"baseline": baseline, "pair": pair, "paired": paired, "center": center}
@@ -106,14 +106,14 @@ def waterfall(run: Any, *, store: Location = None, ax: Axes | None = None, title
 
 
 def typed(df: pd.DataFrame, frame: str | None = None) -> pd.DataFrame:
-    """A DataFrame of the history that was read from a file, CSV for instance, with its dtypes; see agentnb.history.typed.typed."""
-    from agentnb.history.typed import typed as with_dtypes
+    """A DataFrame of the history that was read from a file, CSV for instance, with its dtypes; see agentnb.history.frames.typed.typed."""
+    from agentnb.history.frames.typed import typed as with_dtypes
 
     return with_dtypes(df, frame)
 
 
 def _read(name: str, store: Location, filters: dict[str, Any]) -> pd.DataFrame:
-    from agentnb.history import frames
+    from agentnb.history.frames import frames
     from agentnb.notebook.launching import settle
 
     root = Store.locate(store)

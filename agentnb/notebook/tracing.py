@@ -50,7 +50,7 @@ def trace_of(run: Json) -> Trace:
 
 
 def _new(run: Json) -> Trace:
-    """A trace of its own. Its processes' spans go below the span that an export makes of the run (history/otlp.py)."""
+    """A trace of its own. Its processes' spans go below the span that an export makes of the run (history/exporting/otlp.py)."""
     trace_id = random_bytes(16).hex()
     return Trace(trace_id, f"00-{trace_id}-{span_id(run['id'])}-{_SAMPLED:02x}")
 

@@ -14,11 +14,11 @@ from agentnb.engine.trees import Job
 from agentnb.errors import ConfigError
 from agentnb.events import now_us
 from agentnb.history import reader
-from agentnb.history.backup import BackedUp, back_up
-from agentnb.history.collected import Asked, Collected
-from agentnb.history.collector import collect
-from agentnb.history.filters import Identified, Moment, moment_us, suggestion
-from agentnb.history.orphans import workspaces_of
+from agentnb.history.frames.filters import Identified, Moment, moment_us, suggestion
+from agentnb.history.keeping.backup import BackedUp, back_up
+from agentnb.history.keeping.collected import Asked, Collected
+from agentnb.history.keeping.collector import collect
+from agentnb.history.keeping.orphans import workspaces_of
 from agentnb.history.reader import reading
 from agentnb.history.store import Store
 from agentnb.notebook.tables import Location

@@ -18,7 +18,7 @@ from agentnb.errors import ConfigError, TemplateError
 from agentnb.execution import ExecutionConfig, Limits, Retry, Validation
 from agentnb.replay import Replay
 from agentnb.states import TargetKind
-from tests.history.recordings import HEAD, output, whole, write
+from tests.history.recordings.lines import HEAD, output, whole, write
 
 
 def work(spec: Replay, config: ExecutionConfig | None = None, defaults: ExecutionConfig | None = None) -> Work:

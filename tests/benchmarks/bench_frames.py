@@ -40,7 +40,7 @@ LIMITED = 1000
 
 def statements(now: int = 0) -> dict[str, str]:
     """The SQL that makes each frame's columns, joins included."""
-    from agentnb.history import columns
+    from agentnb.history.frames import columns
 
     return {
         frame.name: "SELECT "
@@ -63,7 +63,7 @@ def same_frame(name: str, frame: Any, mapped: dict[str, str]) -> Any:
     """What read_sql gave for a frame's SQL, with the dtypes of the frame, by pandas' own means; `mapped`: those of parameters and tags."""
     import pandas as pd
 
-    from agentnb.history import columns
+    from agentnb.history.frames import columns
 
     declared = [c for f in columns.FRAMES if f.name == name for c in f.columns if not c.full]
     kinds: dict[str, Any] = {c.name: pd.CategoricalDtype(list(c.categories)) if c.dtype == "category" else c.dtype for c in declared}
@@ -75,7 +75,7 @@ def same_frame(name: str, frame: Any, mapped: dict[str, str]) -> Any:
 
 def our_reader(root: Path, *, arrow: bool) -> Callable[[str], Any]:
     """The *_df functions, with the Arrow extra or without."""
-    from agentnb.history import bulk, frames
+    from agentnb.history.frames import bulk, frames
 
     if arrow:
         bulk.subprocess.run = watched_run  # type: ignore[attr-defined]  # to see the child's memory
@@ -113,7 +113,7 @@ def watched_run(argv: list[str], *, input: bytes, check: bool, timeout: float, *
 
 def mapped_dtypes(root: Path) -> dict[str, str]:
     """Dtypes of the columns of parameters and tags."""
-    from agentnb.history import frames
+    from agentnb.history.frames import frames
 
     return {str(n): str(t) for n, t in frames.runs_df(root, limit=LIMITED).dtypes.items() if str(n).startswith(("param.", "tag."))}
 
@@ -154,7 +154,7 @@ def one_case(case: str, root: Path) -> dict[str, float]:
 
 def forget(root: Path) -> None:
     """Leave the store without snapshots, and as if it was never read."""
-    from agentnb.history import snapshots
+    from agentnb.history.frames import snapshots
 
     snapshots.drop(root)
     for mark in (root / snapshots.FOLDER).glob("*.read"):
@@ -195,7 +195,7 @@ def bare_query(root: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The newest 1000 runs by the index: fetched, and made into the same DataFrame by pandas."""
     import pandas as pd
 
-    from agentnb.history import frames
+    from agentnb.history.frames import frames
 
     db = sqlite3.connect(f"file:{root / 'history.db'}?mode=ro", uri=True)
     sql = f"SELECT * FROM ({statements()['runs']} ORDER BY r.created_at DESC, r.id DESC LIMIT {LIMITED}) ORDER BY created_at, id"
@@ -214,7 +214,7 @@ def bare_query(root: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 def limited(root: Path, rounds: int) -> dict[str, float]:
     """CPU of runs_df(limit=1000) and of the bare query, milliseconds, round by round in one process."""
-    from agentnb.history import frames
+    from agentnb.history.frames import frames
 
     fetched, made = bare_query(root)
     cases: dict[str, Callable[[], Any]] = {"fetchall": fetched, "bare": made, "ours": lambda: frames.runs_df(root, limit=LIMITED)}

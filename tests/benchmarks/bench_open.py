@@ -52,7 +52,7 @@ from agentnb.history import reader
 from agentnb.history.store import Store
 root, case, RUN = Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 if "frames" in case:
-    from agentnb.history import frames
+    from agentnb.history.frames import frames
 if "session" in case:
     import agentnb as nb
     from agentnb.notebook.session import Session

@@ -34,7 +34,7 @@ METRICS = ("run_s", "cpu_s", "cost_usd", "input_tokens", "output_tokens")
 
 def ours(folder: Path) -> Callable[[], Any]:
     """runs_df of the store."""
-    from agentnb.history import frames
+    from agentnb.history.frames import frames
 
     return lambda: frames.runs_df(folder / "agentnb")
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentnb.events import Json
 from tests.engine.driver import Engine, Watched, children, peak_memory, wait_until
-from tests.history.recordings import HEAD, artifact, entry, output, whole, write
+from tests.history.recordings.lines import HEAD, artifact, entry, output, whole, write
 
 
 def play(engine: Engine, lines: list[Json] | Path, speed: float | None = None, **work: Any) -> Watched:

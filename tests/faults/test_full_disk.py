@@ -11,7 +11,7 @@ import pytest
 from agentnb import requests
 from tests.disks import small_tmpfs
 from tests.engine.driver import Engine, Loop, Watched, running, wait_until
-from tests.history.recordings import output, whole, write
+from tests.history.recordings.lines import output, whole, write
 
 MIB = 1 << 20
 

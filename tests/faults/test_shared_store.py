@@ -33,7 +33,7 @@ KERNEL = """
 import json, os, sys, time
 import agentnb as nb
 from agentnb.notebook import session as loaded
-import agentnb.agents.compile, agentnb.history.frames
+import agentnb.agents.compile, agentnb.history.frames.frames
 
 def work(number, out):
     def say(**what):

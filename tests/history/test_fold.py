@@ -21,7 +21,7 @@ from agentnb.events import (
     from_wire,
 )
 from agentnb.history.fold import stamp
-from agentnb.history.frames import events_df, runs_df, steps_df
+from agentnb.history.frames.frames import events_df, runs_df, steps_df
 from agentnb.history.store import Store
 from agentnb.states import RunStatus, StepStatus, legal
 from tests.history.making import T0, everything, queued, started_session

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from agentnb.history import frames, reader
+from agentnb.history import reader
+from agentnb.history.frames import frames
 from agentnb.history.store import Store
 from tests.benchmarks import bench_open, big_store
 from tests.benchmarks.big_store import key

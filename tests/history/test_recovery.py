@@ -10,7 +10,7 @@ import pytest
 
 from agentnb.errors import StoreError
 from agentnb.events import SessionEnded
-from agentnb.history import frames
+from agentnb.history.frames import frames
 from agentnb.history.owners import OwnerLock
 from agentnb.history.store import Store
 from tests.history.making import SECOND, T0, started_session, table, whole_run

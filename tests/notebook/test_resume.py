@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import agentnb as nb
-from agentnb.history.interrupted import cut_off
+from agentnb.history.precedents.interrupted import cut_off
 from tests.notebook.polling import until
 
 Start = Callable[[str], subprocess.Popen[str]]

@@ -352,7 +352,7 @@ def test_the_options_are_checked(session: nb.Session) -> None:
 
 
 def test_the_key_is_looked_up_by_its_index(session: nb.Session) -> None:
-    from agentnb.history import reuse
+    from agentnb.history.precedents import reuse
 
     session.shell("true").wait()
     db = sqlite3.connect(session.store / "history.db")

@@ -6,7 +6,7 @@ import pytest
 
 import agentnb as nb
 from agentnb.errors import ConfigError, RuntimeUnavailable
-from agentnb.history.compare import compare
+from agentnb.history.comparing.compare import compare
 
 pytest.importorskip("matplotlib")
 

@@ -13,8 +13,8 @@ import pytest
 
 import agentnb as nb
 from agentnb import cli
-from agentnb.history import frames
-from tests.history.keeping import check_whole, ids, write
+from agentnb.history.frames import frames
+from tests.history.keeping.kept import check_whole, ids, write
 from tests.history.making import table
 from tests.repositories import WHO, git, repository, state
 

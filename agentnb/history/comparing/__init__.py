@@ -1,0 +1,1 @@
+"""Groups of runs side by side: what a frame says of them, with intervals, and in words."""

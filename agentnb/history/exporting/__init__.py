@@ -1,0 +1,1 @@
+"""The history for other tools: JSON lines, Parquet, OpenTelemetry spans, MLflow."""

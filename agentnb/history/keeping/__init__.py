@@ -1,0 +1,1 @@
+"""The care of a store: gc, backup, and whether it is whole."""
