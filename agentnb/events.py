@@ -287,12 +287,12 @@ RECORDED: tuple[type[Message], ...] = (
 
 @dataclass(slots=True)
 class Ready(Message):
-    """The supervisor is up, or has another spawner. When the supervisor dies, all is over once `spawner` (its pid) has ended, too."""
+    """The supervisor is up, or has other spawners. When it dies, all is over once those (their pids) have ended, too."""
 
     type = "ready"
     version: int
     pid: int
-    spawner: int = 0
+    spawners: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -63,9 +63,8 @@ class EarlyInput:
 class Plan:
     """What to start. `stdin`: text, None (empty) or True (stays open), or `stdin_file`. `on_report`: opens a channel for reports.
 
-    `answers`: the channel goes both ways.
-    `on_sample`: sees what is read for the limits. `parsing`: takes stdout instead of the output. `interrupt_s`: before the ladder it gets
-    SIGINT, and so long to tell what it used.
+    `answers`: the channel goes both ways. `on_sample`: sees what is read for the limits. `parsing`: takes stdout instead of the output.
+    `interrupt_s`: before the ladder it gets SIGINT, and so long to tell what it used.
     """
 
     argv: list[str]
@@ -161,7 +160,9 @@ class Attempt:
             self._changed.set_result(None)
 
     def lost(self, why: Stop) -> None:
-        """The spawner died, and the process with it: end without a ladder."""
+        """A spawner died. If it was that of the process, that died with it: end without a ladder."""
+        if self._spawner.alive:
+            return
         self._lost = True
         if not self._exited.done():
             self._stop = self._stop or why

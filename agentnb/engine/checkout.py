@@ -33,13 +33,13 @@ class Checkouts:
     """Asks git about folders: one process for each folder and second, in the spawner's care, so that none is left behind."""
 
     def __init__(self, spawner: Callable[[], Spawner]) -> None:
-        """`spawner` gives the live one."""
+        """`spawner` gives a live one."""
         self._spawner = spawner
         self._asked: dict[str, tuple[float, asyncio.Future[bool | None]]] = {}
         self._live: set[Attempt] = set()
 
     def spawner_died(self, why: Stop) -> None:
-        """Nobody is left to see to what was asked; it is ended already."""
+        """If it was that of what was asked, nobody is left to see to that; it is ended already."""
         for attempt in self._live:
             attempt.lost(why)
 

@@ -87,8 +87,7 @@ class Client:
         self._env: dict[Any, Any] = {}
         self._env_id = 0
         self._log: IO[bytes] | None = None
-        self._spawner = -1
-        self._spawner_pid = 0
+        self._spawners: dict[int, int] = {}  # descriptors that become readable at their end -> pids
         self.alive = True
         self.trouble: dict[str, str] = {}
         self.budgets: dict[str, BudgetSpent] = {}
@@ -244,7 +243,7 @@ class Client:
         elif isinstance(message, StoreTrouble):
             self._note_trouble(message)
         elif isinstance(message, Ready):
-            self._watch_spawner(message.spawner)
+            self._watch(message.spawners)
             if not self.ready.done():
                 self._greeted(message)
 
@@ -288,49 +287,53 @@ class Client:
             self._loop.remove_writer(self._sock)
             self._sock.close()
         why = f"the supervisor process {self._pid()} ended{self._last_words()}"
-        if self._spawner < 0 or not self._listeners:
-            self._spawner_ended(why)
+        if not self._spawners or not self._listeners:
+            self._all_ended(why)
             return
-        # Its spawner is ending what it left behind just now: a run is over when its processes are.
-        self._signal_spawner(signal.SIGCONT)  # in case that somebody stopped it
-        timer = self._loop.call_later(_LAST_PROCESSES_S, self._spawner_is_late, why)
+        # Its spawners are ending what it left behind just now: a run is over when its processes are.
+        timer = self._loop.call_later(_LAST_PROCESSES_S, self._spawners_are_late, why)
 
-        def ended() -> None:
-            timer.cancel()
-            self._spawner_ended(why)
+        def ended(fd: int) -> None:
+            self._unwatch(fd)
+            if not self._spawners:
+                timer.cancel()
+                self._all_ended(why)
 
-        self._loop.add_reader(self._spawner, ended)
+        for fd in self._spawners:
+            _signal(fd, signal.SIGCONT)  # in case that somebody stopped it
+            self._loop.add_reader(fd, ended, fd)
 
-    def _signal_spawner(self, signo: int) -> None:
-        with suppress(OSError):  # it has ended
-            signal.pidfd_send_signal(self._spawner, signo)
+    def _spawners_are_late(self, why: str) -> None:
+        for fd, pid in self._spawners.items():
+            if self._is_orphan(pid):  # else its supervisor lives, and only this connection to it is lost
+                _signal(fd, signal.SIGKILL)  # the recovery of the history ends what it had
+        self._all_ended(why)
 
-    def _spawner_is_late(self, why: str) -> None:
-        if self._is_orphan():  # else its supervisor lives, and only this connection to it is lost
-            self._signal_spawner(signal.SIGKILL)  # the recovery of the history ends what it had
-        self._spawner_ended(why)
-
-    def _is_orphan(self) -> bool:
-        """Whether the spawner has lost its supervisor, too."""
+    def _is_orphan(self, pid: int) -> bool:
+        """Whether a spawner has lost its supervisor, too."""
         try:
-            words = Path(f"/proc/{self._spawner_pid}/stat").read_bytes().rpartition(b")")[2].split()
+            words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return False
         return self.ready.done() and self.ready.exception() is None and int(words[1]) != self.ready.result()
 
-    def _spawner_ended(self, why: str) -> None:
-        self._watch_spawner(0)
+    def _all_ended(self, why: str) -> None:
+        self._watch([])
         self._tell_of_the_end(why)
 
-    def _watch_spawner(self, pid: int) -> None:
-        """Keep a descriptor that becomes readable at the end of process `pid`; 0: none."""
-        if self._spawner >= 0:
-            self._loop.remove_reader(self._spawner)
-            os.close(self._spawner)
-            self._spawner = -1
-        if pid:
+    def _watch(self, pids: Sequence[int]) -> None:
+        """Keep descriptors that become readable at the end of these processes, and no others."""
+        for fd in list(self._spawners):
+            self._unwatch(fd)
+        for pid in pids:
             with suppress(OSError):  # it has ended
-                self._spawner, self._spawner_pid = os.pidfd_open(pid), pid
+                self._spawners[os.pidfd_open(pid)] = pid
+
+    def _unwatch(self, fd: int) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(fd)
+        del self._spawners[fd]
+        os.close(fd)
 
     def _tell_of_the_end(self, why: str) -> None:
         listeners = list(self._listeners.values())
@@ -368,9 +371,9 @@ class Client:
         self._lock = threading.Lock()  # it may be held by a thread that was not copied
         self.alive = False
         self._sock.close()
-        if self._spawner >= 0:
-            os.close(self._spawner)
-            self._spawner = -1
+        for fd in self._spawners:
+            os.close(fd)
+        self._spawners.clear()
 
     def close(self) -> None:
         """Let go of the supervisor. One that ends with this process is told to (it ends its runs first), and waited for."""
@@ -394,9 +397,8 @@ class Client:
         self._forget()
 
     def _forget(self) -> None:
-        if self._spawner >= 0 and self._loop.is_closed():
-            os.close(self._spawner)
-            self._spawner = -1
+        if self._loop.is_closed():
+            self._watch([])
         if self._log is not None:
             self._log.close()
         if self in _clients:
@@ -430,6 +432,11 @@ def _disown_all() -> None:
 
 
 os.register_at_fork(after_in_child=_disown_all)
+
+
+def _signal(fd: int, signo: int) -> None:
+    with suppress(OSError):  # it has ended
+        signal.pidfd_send_signal(fd, signo)
 
 
 def _comparable(env: Mapping[str, str]) -> Mapping[Any, Any]:

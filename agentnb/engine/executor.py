@@ -107,7 +107,7 @@ class Execution:
             self._current.stop(why)
 
     def spawner_died(self, why: Stop) -> None:
-        """Nobody is left to end the current process, and it is ended already."""
+        """If it was that of the current process, nobody is left to end that, and it is ended already."""
         if self._current is not None:
             self._current.lost(why)
 

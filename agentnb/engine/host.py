@@ -30,7 +30,7 @@ class Host(Protocol):
         """Send a signal to the client."""
 
     def spawner(self) -> Spawner:
-        """The live spawner."""
+        """A live spawner, to start a process now."""
 
     def services(self) -> Services:
         """The processes that runs share."""

@@ -129,7 +129,7 @@ class Limited:
 
 
 class Spawner:
-    """Talks with one spawner process."""
+    """Talks with one spawner process. `owed`: how many starts it was asked for and has not answered."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None], stamp: int = 0) -> None:
         """Start the process; `on_death` is called once if it goes away by itself. `stamp`: of its runs' marks (lineage.py), or 0: any."""
@@ -142,12 +142,12 @@ class Spawner:
         theirs.close()
         self._children: dict[int, Child] = {}
         self._asked: dict[int, asyncio.Future[list[int]]] = {}
-        self._envs: dict[int, dict[str, str]] = {}
         self._silent = 0
         self._ticking = False
         self._over: list[int] = []
         self._buffer = bytearray(1 << 20)
         self._writing = False
+        self.owed = 0
         nothing()
         self._waiting: list[tuple[bytes, list[int]]] = []
         self.alive = True
@@ -179,6 +179,7 @@ class Spawner:
         how = limited or Limited()
         child = Child(next(_numbers), self._loop.create_future(), on_exit, on_sample=how.on_sample)
         self._children[child.key] = child
+        self.owed += 1
         try:
             over, self._over = self._over, []
             how_of = (how.flags, how.nofile, tuple(how.joins))
@@ -190,6 +191,8 @@ class Spawner:
             if not child.pid:
                 self.forget(child)
             raise
+        finally:
+            self.owed -= 1
         return child
 
     async def signal(self, child: Child, signo: int) -> list[int]:

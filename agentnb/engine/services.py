@@ -44,7 +44,7 @@ class Service:
         self.pid = 0
         self.timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._spawner, self._plan, self._env_id = spawner, plan, env_id
+        self.spawner, self._plan, self._env_id = spawner, plan, env_id
         self._on_end: Callable[[Service], None] | None = on_end
         self._channel: ReportReader | None = None
         self._child: Child | None = None
@@ -66,7 +66,7 @@ class Service:
         fds = [*null, theirs, memfd(base64.b64decode(self._plan["payload"]))]
         env = {"AGENTNB_CHANNEL_FD": str(CHANNEL_FD), "AGENTNB_PAYLOAD_FD": str(PAYLOAD_FD)}
         try:
-            self._child = await self._spawner.spawn(self._plan["argv"], "/", self._env_id, env, fds, _TARGETS, self._exited)
+            self._child = await self.spawner.spawn(self._plan["argv"], "/", self._env_id, env, fds, _TARGETS, self._exited)
         except (StartFailed, SpawnerDied) as bad:
             self._tell({"t": "error", "kind": "startup_failed", "message": f"the {self.name} could not be started: {bad}"})
             self.lost()
@@ -87,7 +87,7 @@ class Service:
         how = f"signal {end.signal}" if end.signal is not None else f"exit code {end.exit_code}"
         self._tell({"t": "error", "kind": "runtime_error", "message": f"the {self.name} ended before it was ready ({how})"})
         if self._child is not None:
-            self._spawner.forget(self._child)
+            self.spawner.forget(self._child)
         self.lost()
 
     def lost(self) -> None:
@@ -106,14 +106,14 @@ class Service:
         await asyncio.wait([self._starting])
         if self._child is not None and self._child.exit is None:
             with suppress(SpawnerDied):  # then it is gone, too
-                await self._spawner.signal(self._child, signal.SIGKILL)
+                await self.spawner.signal(self._child, signal.SIGKILL)
 
 
 class Services:
     """The services of one supervisor, by the key of their plans."""
 
     def __init__(self, spawner: Callable[[], Spawner]) -> None:
-        """`spawner` gives the live one."""
+        """`spawner` gives a live one."""
         self._spawner = spawner
         self._known: dict[str, Service] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -147,9 +147,10 @@ class Services:
             del self._known[service.key]
 
     def lost(self) -> None:
-        """The spawner died, and every service with it; or all is over, and it will end them."""
+        """A spawner died, and its services with it."""
         for service in list(self._known.values()):
-            service.lost()
+            if not service.spawner.alive:
+                service.lost()
 
 
 class Leasing:

@@ -72,8 +72,8 @@ class SessionHost:
         self._supervisor.peers.first.send([message])
 
     def spawner(self) -> Spawner:
-        """The live spawner."""
-        return self._supervisor.spawner
+        """A live spawner, to start a process now."""
+        return self._supervisor.spawners.next()
 
     def services(self) -> Services:
         """The processes that runs share."""
@@ -81,7 +81,7 @@ class SessionHost:
 
     def environment(self, env_id: int) -> dict[str, str]:
         """The environment with this number."""
-        return self._supervisor.envs.get(env_id, {})
+        return self._supervisor.spawners.envs.get(env_id, {})
 
     def output(self, run_id: str, stream: str, data: bytes) -> None:
         """A watched run printed something."""

@@ -1,4 +1,4 @@
-"""The supervisor: requests in, events out. It owns the spawner, the queues and the one writer of each store."""
+"""The supervisor: requests in, events out. It owns the spawners, the queues and the one writer of each store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
 from agentnb.engine.peers import Peers
 from agentnb.engine.proc import children_of
-from agentnb.engine.process import Spawner, prepare_host
+from agentnb.engine.process import prepare_host
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.session_host import SessionHost, malformed
+from agentnb.engine.spawners import Spawners
 from agentnb.engine.stop import Stop
 from agentnb.engine.watching import Watching
 from agentnb.errors import StoreError
@@ -81,12 +82,10 @@ class Supervisor:
         self._launched: dict[str, list[str]] = {}  # run -> those that its coroutine launched
         self._closing = False
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._stamp = stamp_of(self._id)
-        self.spawner = Spawner(self._loop, self._spawner_died, self._stamp)
+        self.spawners = Spawners(self._loop, stamp_of(self._id), self._spawner_died, lambda: self.peers.greet(self._greeting()))
         self.peers = Peers(self._loop, sock, self._greeting(), self._handle, self._peer_gone)
-        self.checkouts = Checkouts(lambda: self.spawner)
+        self.checkouts = Checkouts(self.spawners.next)
         self._services: Services | None = None
-        self.envs: dict[int, dict[str, str]] = {}
         self._envs_bound = 2 * KEPT_ENVS
         self.watching = Watching(self._loop)
         self.budgets = Budgets(self._record, lambda told: self.peers.first.send([told]), self._stop_for_budget)
@@ -97,7 +96,7 @@ class Supervisor:
         prepare_host()
 
     def _greeting(self) -> Ready:
-        return Ready(requests.PROTOCOL_VERSION, os.getpid(), self.spawner.pid)
+        return Ready(requests.PROTOCOL_VERSION, os.getpid(), self.spawners.pids)
 
     async def serve(self) -> None:
         """Serve until it is time to stop, then end what runs, write the last rows and let go of the clients."""
@@ -113,18 +112,18 @@ class Supervisor:
         for session in self._sessions.values():
             if not session.ended and not self.detached:
                 session.emit(SessionEnded(session.id, "ended"))
-        self.spawner.close()
+        self.spawners.close()
         end_own_children(set())  # of a spawner that had to be killed
         for recorder in self._recorders.values():
             recorder.close()
         self.peers.close()
 
     def services(self) -> Services:
-        """The processes that runs share; they end with the spawner, if not before."""
+        """The processes that runs share; they end with their spawner, if not before."""
         if self._services is None:
             from agentnb.engine.services import Services  # most notebooks need none
 
-            self._services = Services(lambda: self.spawner)
+            self._services = Services(self.spawners.next)
         return self._services
 
     def _idle(self, session: SessionHost) -> asyncio.Future[None]:
@@ -217,19 +216,17 @@ class Supervisor:
         self.peers.first.finish()
 
     def _on_set_env(self, _: Peer, message: requests.SetEnv) -> None:
-        self.envs[message.env_id] = message.env
-        self.spawner.set_env(message.env_id, message.env)
-        if len(self.envs) > self._envs_bound:
+        self.spawners.set_env(message.env_id, message.env)
+        if len(self.spawners.envs) > self._envs_bound:
             self._drop_envs()
 
     def _drop_envs(self) -> None:
         """Forget environments that no run needs any more; the latest ones may be named by launches that are on their way."""
         used = {env_id for session in self._sessions.values() for env_id in session.env_ids()}
-        for env_id in list(self.envs)[:-KEPT_ENVS]:
+        for env_id in list(self.spawners.envs)[:-KEPT_ENVS]:
             if env_id not in used:
-                del self.envs[env_id]
-                self.spawner.drop_env(env_id)
-        self._envs_bound = 2 * len(self.envs) + KEPT_ENVS
+                self.spawners.drop_env(env_id)
+        self._envs_bound = 2 * len(self.spawners.envs) + KEPT_ENVS
 
     def _on_open_session(self, _: Peer, message: requests.OpenSession) -> None:
         try:
@@ -387,15 +384,11 @@ class Supervisor:
     def _watched(self, event: Message) -> bool:
         return isinstance(event, StepStarted | StepFinished | StepUsed | ArtifactSaved) and self.watching.wants(event.run_id)
 
-    # --- the spawner's death
+    # --- a spawner's death
 
     def _spawner_died(self) -> None:
-        """Its children are ours now: end them, fail their runs, and start another spawner."""
-        end_own_children({self.spawner.pid})
-        self.spawner = Spawner(self._loop, self._spawner_died, self._stamp)
-        self.peers.greet(self._greeting())
-        for env_id, env in self.envs.items():
-            self.spawner.set_env(env_id, env)
+        """Its children are ours now: end them, and fail their runs."""
+        end_own_children(set(self.spawners.pids))
         why = Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it")
         self.checkouts.spawner_died(why)
         if self._services is not None:

@@ -215,7 +215,7 @@ def test_a_caller_can_neither_launch_nor_end_the_supervisor(loop: Loop, store: P
         run, launch = engine.prepare("touch launched")
         bare = knock(door(store))
         with bare:
-            others = [requests.SetEnv(engine.env_id, {}), launch, requests.Shutdown(), requests.Hello(1, 1), requests.Ping(1)]
+            others = [requests.SetEnv(engine.env_id, {}), launch, requests.Shutdown(), requests.Hello(requests.PROTOCOL_VERSION, 1), requests.Ping(1)]
             bare.sendall(wire.encode([*others, requests.EndSession(2, engine.session)]))
             decoder, found = wire.Decoder(), list[dict[str, Any]]()
             bare.settimeout(SOON)
