@@ -8,7 +8,9 @@ Every record here is plain JSON data (stamps are whole microseconds since the ep
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
 Json = dict[str, Any]
@@ -26,20 +28,25 @@ class Message:
     type: ClassVar[str] = ""
 
     def to_wire(self) -> Json:
-        """The message as a JSON object with its `type`."""
-        data = {name: getattr(self, name) for name in _names(type(self))}
+        """The message as a JSON object with its `type`; a field that is None, as it is when nothing is said of it, is left out."""
+        cls = type(self)
+        names, get, needed = _forms.get(cls) or _form(cls)
+        data = {name: value for name, value in zip(names, get(self), strict=True) if value is not None or name in needed}
         data["type"] = self.type
         return data
 
 
 _registry: dict[str, type[Message]] = {}
-_fields: dict[type[Message], tuple[str, ...]] = {}
+#: Names of the fields, what gets their values, and the fields whose None has to be said.
+_Form = tuple[tuple[str, ...], Callable[[Message], tuple[Any, ...]], frozenset[str]]
+_forms: dict[type[Message], _Form] = {}
 
 
-def _names(cls: type[Message]) -> tuple[str, ...]:
-    if cls not in _fields:
-        _fields[cls] = tuple(f.name for f in fields(cls))
-    return _fields[cls]
+def _form(cls: type[Message]) -> _Form:
+    names = tuple(f.name for f in fields(cls))
+    get: Any = attrgetter(*names) if len(names) > 1 else lambda message: tuple(getattr(message, name) for name in names)
+    form = _forms[cls] = (names, get, frozenset(f.name for f in fields(cls) if f.default is not None))
+    return form
 
 
 def message(cls: type[Message]) -> None:
@@ -60,7 +67,7 @@ def from_wire(data: Json) -> Message | None:
     try:
         return cls(**fields_only)
     except TypeError:  # a field too many, or too few
-        return cls(**{name: data[name] for name in _names(cls) if name in data})
+        return cls(**{name: data[name] for name in (_forms.get(cls) or _form(cls))[0] if name in data})
 
 
 class EventSink(Protocol):

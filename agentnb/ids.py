@@ -11,25 +11,25 @@ import time
 
 _lock = threading.Lock()
 _last = 0
-#: Random bytes from the system, a page at a time: a call for each id costs more than all the rest of it.
-_pool = b""
+#: Random bytes from the system, a page at a time, and how many of them are taken: a call for each id costs more than all the rest of it.
+_pool, _taken = b"", 0
 _POOL_BYTES = 4096
 
 
 def random_bytes(size: int) -> bytes:
     """`size` bytes (at most 4096) that nobody else has, from the system's generator."""
-    global _pool  # noqa: PLW0603 - shared by all threads, under the lock
+    global _pool, _taken  # noqa: PLW0603 - shared by all threads, under the lock
     with _lock:
-        if len(_pool) < size:
-            _pool = os.urandom(_POOL_BYTES)
-        taken, _pool = _pool[:size], _pool[size:]
-    return taken
+        if len(_pool) < _taken + size:
+            _pool, _taken = os.urandom(_POOL_BYTES), 0
+        _taken += size
+        return _pool[_taken - size : _taken]
 
 
 def _forget() -> None:
     """In a forked copy of the process: the parent goes on with the bytes of the pool, and the lock may be held by nobody."""
-    global _lock, _pool
-    _lock, _pool = threading.Lock(), b""
+    global _lock, _pool, _taken
+    _lock, _pool, _taken = threading.Lock(), b"", 0
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -7,11 +7,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from agentnb.data import Data
 from agentnb.errors import BudgetExceeded, LimitExceeded, RunCancelled, RunFailed, RunTimedOut
 from agentnb.states import ErrorKind, RunStatus
+
+#: How the usage of a process tree is measured, where its record says nothing else.
+MEASURED_BY = {
+    "cpu_time": "wait4",
+    "peak_memory_bytes": "wait4, largest process",
+    "disk": "wait4, in blocks",
+    "processes": "seen in samples or reaped",
+}
 
 
 class ResourceUsage(Data):
@@ -31,6 +39,14 @@ class ResourceUsage(Data):
     network_bytes: int | None = None
     processes: int | None = None
     measured_by: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_how(cls, given: Any) -> Any:
+        """A record names only what was measured in another way than is usual."""
+        if not isinstance(given, dict) or given.get("cpu_time") is None:
+            return given
+        return given | {"measured_by": MEASURED_BY | (given.get("measured_by") or {})}
 
 
 class ExecutionMetadata(Data):

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from agentnb.compact import encoder
 from agentnb.events import Json, Message, from_wire
 
-_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+_encode = encoder(allow_nan=True)
 
 #: A frame larger than this is no frame of ours.
 MAX_FRAME = 1 << 30
@@ -24,7 +25,7 @@ class ProtocolError(Exception):
 
 def encode(messages: Iterable[Message]) -> bytes:
     """One frame with these messages. Raises TypeError or ValueError when one is no plain JSON data, TooLarge beyond MAX_FRAME."""
-    body = _encoder.encode([message.to_wire() for message in messages]).encode("ascii")
+    body = _encode([message.to_wire() for message in messages]).encode("ascii")
     if len(body) > MAX_FRAME:
         raise TooLarge(f"it takes {len(body)} bytes in a message, of which {MAX_FRAME} are possible")
     return len(body).to_bytes(4, "big") + body

@@ -27,6 +27,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "Json": st.dictionaries(st.text(max_size=5), JSON, max_size=3),
     "dict[str, Any]": st.dictionaries(st.text(max_size=5), JSON, max_size=3),
     "dict[str, str]": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+    "list[int]": st.lists(st.integers(0, 2**22), max_size=3),
     "list[str]": st.lists(st.text(max_size=8), max_size=3),
     "list[list[str]]": st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(max_size=20)).map(list), max_size=3),
 }

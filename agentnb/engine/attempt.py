@@ -389,17 +389,11 @@ class Attempt:
             "disk_read_bytes": None if end.read_bytes is None else end.read_bytes + extra.read_bytes,
             "disk_write_bytes": None if end.write_bytes is None else end.write_bytes + extra.write_bytes,
             "processes": max(end.seen, 1 + extra.count),
-            "measured_by": _SAMPLED if sampled else _MEASURED,
-        }
+        } | ({"measured_by": _SAMPLED} if sampled else {})
 
 
-_MEASURED = {
-    "cpu_time": "wait4",
-    "peak_memory_bytes": "wait4, largest process",
-    "disk": "wait4, in blocks",
-    "processes": "seen in samples or reaped",
-}
-_SAMPLED = _MEASURED | {"peak_memory_bytes": "sum of the tree, sampled"}
+#: What is measured in another way than results.MEASURED_BY says.
+_SAMPLED = {"peak_memory_bytes": "sum of the tree, sampled"}
 
 
 class ReportReader:

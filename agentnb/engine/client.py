@@ -84,8 +84,7 @@ class Client:
         self._listeners: dict[str, Listener] = {}
         self._replies: dict[int, concurrent.futures.Future[Json]] = {}
         self._numbers = 0
-        self._env: dict[Any, Any] = {}
-        self._env_id = 0
+        self._env: tuple[int, dict[Any, Any]] = (0, {})
         self._log: IO[bytes] | None = None
         self._spawners: dict[int, int] = {}  # descriptors that become readable at their end -> pids
         self.alive = True
@@ -135,13 +134,26 @@ class Client:
         with Deferred(), self._lock:  # half of a frame, or one that nobody pushes, would be the end of the connection
             if not self.alive:
                 return
-            waiting = bool(self._outbox)
-            self._outbox += frame
-            if not waiting and not self._push():
+            if self._outbox:
+                self._outbox += frame
+            elif not self._push(frame):
                 self._loop.call_soon_threadsafe(self._await_room)
 
-    def _push(self) -> bool:
-        """Send from the outbox; False when the socket is full."""
+    def _push(self, frame: bytes) -> bool:
+        """Send a frame while none waits; False when the socket is full, and what is left of it waits."""
+        try:
+            sent = self._sock.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # its end is seen by the reader
+            return True
+        if sent == len(frame):
+            return True
+        self._outbox += memoryview(frame)[sent:]
+        return self._push_more()
+
+    def _push_more(self) -> bool:
+        """Send what waits; False when the socket is full."""
         try:
             while self._outbox:
                 sent = self._sock.send(memoryview(self._outbox)[: 1 << 20])
@@ -159,7 +171,7 @@ class Client:
 
     def _room(self) -> None:
         with self._lock:
-            if self._push():
+            if self._push_more():
                 self._loop.remove_writer(self._sock)
 
     def request(self, make: Callable[[int], Message]) -> concurrent.futures.Future[Json]:
@@ -176,14 +188,16 @@ class Client:
 
     def environment(self, env: Mapping[str, str]) -> int:
         """The number of this environment; it is sent when it is not the one that was sent last."""
-        now = _comparable(env)
+        now, (number, last) = _comparable(env), self._env
+        if number and last == now:
+            return number
         with Deferred():  # a number that is kept but was not sent would fail every launch that names it
             with self._lock:
-                if self._env_id and self._env == now:
-                    return self._env_id
-                self._env = dict(now)
-                self._env_id += 1
-                number = self._env_id
+                number, last = self._env
+                if number and last == now:
+                    return number
+                number += 1
+                self._env = number, dict(now)
             self.send([requests.SetEnv(number, dict(env))])
         return number
 

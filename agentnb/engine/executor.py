@@ -430,13 +430,9 @@ class Execution:
         if self.workspace is not None:
             found |= self.workspace.circumstances
         found["working_directory"] = self.masked(found["working_directory"])
-        detail: Json = {
-            "reason": outcome.reason,
-            "validation": outcome.issues,
-            "warnings": self._warnings,
-            "output_source": outcome.output_source,
-            "metadata": found,
-        }
+        said = {"reason": outcome.reason, "validation": outcome.issues, "warnings": self._warnings, "output_source": outcome.output_source}
+        detail: Json = {name: value for name, value in said.items() if value}
+        detail["metadata"] = found
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order
             if (last := self.out.last_order()) is not None:

@@ -14,8 +14,9 @@ from agentnb.history.store import Store
 _RETRY_S, _LONGEST_RETRY_S = 0.05, 0.5
 #: Another process may hold the database's lock so long before that counts as trouble.
 _LOCKED_S = 1.0
-#: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken.
-GATHER_S = 0.02
+#: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken; longer
+#: when so many came at once the last time.
+GATHER_S, GATHER_MANY_S, MANY = 0.02, 0.05, 100
 
 
 class Recorder:
@@ -35,7 +36,7 @@ class Recorder:
         self._batch: list[Message] = []
         self._unwritten: list[Message] = []
         self._scheduled: asyncio.Handle | None = None
-        self._flushed_at = 0.0
+        self._due = 0.0
         self._retrying: asyncio.TimerHandle | None = None
         self.trouble: str | None = None
         self._held: list[Message] = []
@@ -47,11 +48,10 @@ class Recorder:
         """Take one event."""
         self._batch.append(event)
         if self._scheduled is None:
-            due = self._flushed_at + GATHER_S
-            if self._loop.time() >= due:
+            if self._loop.time() >= self._due:
                 self._scheduled = self._loop.call_soon(self.flush)
             else:
-                self._scheduled = self._loop.call_at(due, self.flush)
+                self._scheduled = self._loop.call_at(self._due, self.flush)
 
     def hurry(self) -> None:
         """Nothing more is to be expected soon: write what was gathered in the loop's next turn."""
@@ -64,8 +64,8 @@ class Recorder:
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
-        self._flushed_at = self._loop.time()
         batch, self._batch = self._batch, []
+        self._due = self._loop.time() + (GATHER_MANY_S if len(batch) >= MANY else GATHER_S)
         if batch:
             self._unwritten += batch
             if self._retrying is None:  # else the store refuses just now

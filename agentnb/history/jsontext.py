@@ -9,27 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import Any, TypeAlias, cast
+from typing import Any
 
-Encoder: TypeAlias = Callable[[Any, int], Iterable[str]]
+from agentnb.compact import encoder
 
-
-def _refuse(value: Any) -> Any:
-    raise TypeError(type(value).__name__)
-
-
-def _encoder() -> Encoder:
-    """What JSONEncoder.encode makes anew for each value (in C, which it calls private), made once: twice as fast for small ones."""
-    make: Any = getattr(json.encoder, "c_make_encoder", None)
-    with suppress(TypeError):  # another Python may have none, or one that takes something else
-        return cast("Encoder", make(None, _refuse, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False))  # noqa: FBT003
-    encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-    return lambda value, _: encode(value)
-
-
-_fast = _encoder()
+_fast = encoder(allow_nan=False)
 #: JSON of a text, whatever is in it.
 dumps_text = json.encoder.encode_basestring_ascii
 _plain = json.JSONEncoder(default=str).encode
@@ -40,7 +24,7 @@ _INT64 = 2**63 - 1
 def dumps(value: Any) -> str:
     """Compact JSON of `value`; never raises (see the module's rules)."""
     try:
-        return "".join(_fast(value, 0))
+        return _fast(value)
     except (ValueError, TypeError, RecursionError):
         try:
             return _tolerant(value)

@@ -46,6 +46,9 @@ _shared: dict[bool, Client] = {}
 
 def connect(*, detached: bool = False) -> Client:
     """This process's supervisor, or its detached one; a new one when there is none or it died. Raises RuntimeUnavailable."""
+    client = _shared.get(detached)
+    if client is not None and client.usable:
+        return client
     with Deferred(), _lock:
         client = _shared.get(detached)
         if client is None or not client.usable:

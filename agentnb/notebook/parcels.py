@@ -14,10 +14,13 @@ _MESSAGE_RUNS = 1000
 
 def parcels(launches: list[requests.Launch]) -> Iterator[list[requests.Launch]]:
     """The launches in messages of a size that a frame takes, and that the supervisor can begin with before the last one is there."""
+    if len(launches) == 1:
+        yield launches
+        return
     part, size = list[requests.Launch](), 0
     for launch in launches:
         part.append(launch)
-        size += _weight(launch) if len(launches) > 1 else 0
+        size += _weight(launch)
         if size > _MESSAGE_BYTES or len(part) == _MESSAGE_RUNS:
             yield part
             part, size = [], 0

@@ -305,26 +305,24 @@ class Session(Verbs, SessionHistory):
         *,
         defaults: ExecutionConfig | None = None,
     ) -> Batch:
-        with Deferred():  # one for all that is deferred in there
-            client = self._connect()
-            if given.detach:
-                if self._bounds:
-                    raise ConfigError("detach: a detached run outlives the session and its budget; launch it from a session without one")
-                client = self._connect_detached()
-            tags = self.tags | given.tags
-            return Batch(
-                client,
-                self.store,
-                self.id,
-                config=config,
-                defaults=self._defaults if defaults is None else defaults,
-                tags=tags,
-                group=group,
-                detach=given.detach,
-                session=self,
-                parent=parent,
-                reuse=given.reuse,
-            )
+        client = self._connect()
+        if given.detach:
+            if self._bounds:
+                raise ConfigError("detach: a detached run outlives the session and its budget; launch it from a session without one")
+            client = self._connect_detached()
+        return Batch(
+            client,
+            self.store,
+            self.id,
+            config=config,
+            defaults=self._defaults if defaults is None else defaults,
+            tags=self.tags | given.tags,
+            group=group,
+            detach=given.detach,
+            session=self,
+            parent=parent,
+            reuse=given.reuse,
+        )
 
     def _send(self, batch: Batch) -> list[RunHandle]:
         batch.decide()  # it may read much: an interrupt ends it
@@ -338,8 +336,10 @@ class Session(Verbs, SessionHistory):
         """The live supervisor, which knows this session."""
         if self._pid != os.getpid():  # a forked copy is a session of its own: the parent's record is the parent's
             self._pid, self.id, self._created, self._runs, self._live = os.getpid(), new_id(), now_us(), [], []
+        client = connect()
+        if self._engine is client:
+            return client
         with Deferred():
-            client = connect()
             if self._engine is not client:
                 if self._engine is not None:  # it died: what it told of last counts
                     self._spent = self._engine.budgets.get(self.id, self._spent)

@@ -7,9 +7,8 @@ Spans follow the semantic conventions for generative AI; they begin with the lau
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentnb._version import __version__
 from agentnb.events import Json, Message, RunFinished, RunRetrying, RunStarted, UsageReported
@@ -24,8 +23,7 @@ _SAMPLED = 1
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
 
 
-@dataclass(slots=True, frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """A run's place in a trace. `parent`: as in W3C's traceparent header, for its processes. `span`: takes the run's events."""
 
     trace_id: str

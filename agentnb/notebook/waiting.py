@@ -48,11 +48,14 @@ def wait_all(runs: Sequence[LiveRun], timeout: Timeout, on_interrupt: OnInterrup
 
 
 def _all_ended(live: Sequence[LiveRun], timeout: float | None) -> bool:
-    if len(live) == 1:  # who polls one run shall leave nothing behind at each turn
-        return live[0].ended.wait(timeout)
-    ended = threading.Event()
-    call_after_all(live, ended.set)  # one wake-up for all of them
-    return ended.wait(timeout)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = list(live)
+    while left:  # what was launched last mostly ends last: to be woken by each of many would cost more than they do
+        if not left[-1].ended.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
+            return False
+        while left and left[-1].done:
+            left.pop()
+    return True
 
 
 async def await_all(runs: Sequence[LiveRun]) -> None:

@@ -179,7 +179,10 @@ def test_output_goes_to_those_who_watch_and_a_late_one_gets_the_tail(detached: E
     assert run.seen() == "begin\n"
 
 
-def test_a_watcher_that_dies_leaves_the_others_their_output(detached: Engine, call: Callable[[], Client]) -> None:
+def test_a_watcher_that_dies_leaves_the_others_their_output(
+    detached: Engine, call: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentnb.engine.client._LAST_PROCESSES_S", 0.2)  # that live on here
     run = detached.launch(WAITS).started()
     stays, goes = Follower(call(), run.id), Follower(call(), run.id)
     for one in (goes, stays):
@@ -215,7 +218,8 @@ def test_a_caller_can_neither_launch_nor_end_the_supervisor(loop: Loop, store: P
         run, launch = engine.prepare("touch launched")
         bare = knock(door(store))
         with bare:
-            others = [requests.SetEnv(engine.env_id, {}), launch, requests.Shutdown(), requests.Hello(requests.PROTOCOL_VERSION, 1), requests.Ping(1)]
+            hello = requests.Hello(requests.PROTOCOL_VERSION, 1)
+            others = [requests.SetEnv(engine.env_id, {}), launch, requests.Shutdown(), hello, requests.Ping(1)]
             bare.sendall(wire.encode([*others, requests.EndSession(2, engine.session)]))
             decoder, found = wire.Decoder(), list[dict[str, Any]]()
             bare.settimeout(SOON)

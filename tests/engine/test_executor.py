@@ -83,7 +83,7 @@ def test_the_handlers_of_an_outcome_run_as_steps_and_know_it(engine: Engine, lin
     assert [Path(name).read_text().strip("\n") for name in (when, "cleanup")] == [wanted, wanted]
     assert not Path("on_failure" if when == "on_success" else "on_success").exists()
     assert [step[:2] for step in engine.steps(run.id)] == [("attempt", "attempt 1"), ("handler", when), ("handler", "cleanup")]
-    assert end.detail["warnings"] == []
+    assert end.detail.get("warnings", []) == []
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
@@ -222,7 +222,7 @@ def test_artifacts_are_found_in_a_folder_with_an_odd_name(engine: Engine, tmp_pa
     folder = tmp_path / "[odd] *"
     folder.mkdir()
     run = engine.launch("echo one > a.txt", cwd=str(folder), artifacts=["*.txt"])
-    assert run.wait().detail["warnings"] == []
+    assert run.wait().detail.get("warnings", []) == []
     engine.settle()
     assert engine.rows("SELECT name FROM artifacts WHERE source_run = ?", run.id) == [("a.txt",)]
 

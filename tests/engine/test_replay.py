@@ -185,7 +185,7 @@ def test_an_artifact_that_this_store_has_is_found_by_its_checksum(engine: Engine
     lines = artifact(0.1, "a.bin", b"12345")
     play(engine, whole(*lines)).wait()
     run = play(engine, whole(lines[-1] | {"inline": False}))
-    assert run.wait().detail["warnings"] == []
+    assert run.wait().detail.get("warnings", []) == []
     engine.settle()
     assert engine.rows("SELECT name FROM artifacts WHERE source_run = ?", run.id) == [("a.bin",)]
 

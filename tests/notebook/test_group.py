@@ -63,6 +63,17 @@ def test_a_group_is_awaited_and_a_cancelled_await_cancels_it(session) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [3, 0, 2, 1]])
+def test_a_group_is_waited_for_to_its_last_run_in_whatever_order_they_end(session, tmp_path, order: list[int]) -> None:
+    group = session.map(nb.Shell(f"until [ -e {tmp_path}/{{{{n}}}} ]; do sleep 0.01; done"), nb.grid(n=range(4)), max_parallel=4)
+    for n in order:
+        with pytest.raises(TimeoutError):
+            group.wait(0.02)
+        (tmp_path / str(n)).touch()
+        group[n].wait()
+    assert group.wait(0).counts() == {"completed": 4}
+
+
 def test_a_group_is_cancelled_or_waited_for_within_bounds(session) -> None:
     group = session.map(nb.Shell("sleep 60; {{n}}"), nb.grid(n=range(9)))
     with pytest.raises(TimeoutError, match=r"9 of 9 runs had not ended after 0.05 s and go on: sleep 60; \{\{n\}\} \[0\]"):
