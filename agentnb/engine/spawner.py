@@ -71,6 +71,8 @@ CATCHING_UP_S = 0.2
 #: Errors of the socket that mean that nobody is at its other end.
 GONE = frozenset({EPIPE, ECONNRESET, ENOTCONN})
 CROWDED_S = 0.01
+#: So many answers may wait until nothing more is asked; an end is told at once.
+GATHERED = 4
 
 
 class Spawner:
@@ -102,7 +104,6 @@ class Spawner:
             tree.close()
 
     # --- requests
-
     def handle(self, packet: tuple[Any, ...], fds: list[int]) -> None:
         """Do what one packet asks."""
         kind = packet[0]
@@ -195,7 +196,6 @@ class Spawner:
         self.out.append(("tree", tag, pids[:MOST_PIDS]))
 
     # --- who belongs to a run
-
     def members(self, key: int, signo: int = 0) -> list[int]:
         """Live processes of a run: its command, the orphans it left, and all below them. Each is sent `signo` as it is found."""
         if key not in self.keys:
@@ -272,7 +272,6 @@ class Spawner:
         return next(iter(self.keys)) if len(self.keys) == 1 else None
 
     # --- reaping
-
     def reap(self) -> bool:
         """Account for children that have ended, and let them go; False when there are no more."""
         try:
@@ -346,7 +345,6 @@ class Spawner:
         self.reaped[key] = (before[0] + cpu, max(before[1], rss), total[0], total[1], before[4] + 1)
 
     # --- the loop
-
     def serve(self) -> None:
         """Serve until the supervisor is gone, then end all that is left."""
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -360,10 +358,12 @@ class Spawner:
         poll.register(wake_r, select.POLLIN)
         open_, more = True, False
         while open_:
-            for fd, _ in poll.poll(0 if more else self.until_sample()):
+            ready = poll.poll(0 if more or self.out else self.until_sample())
+            reaps = more
+            for fd, _ in ready:
                 if fd == wake_r:
                     os.read(wake_r, 4096)
-                    more = True
+                    more = reaps = True
                 else:
                     open_ = self.receive()
             more = more and self.reap()
@@ -371,7 +371,8 @@ class Spawner:
                 self.hurry(on=more)
             if self.trees and not more and time.monotonic() >= self.next_sample:
                 self.sample()
-            open_ = self.flush() and open_
+            if reaps or not ready or len(self.out) >= GATHERED:  # else there is more to do, and one answer will do for it
+                open_ = self.flush() and open_
         self.end_all()
 
     def until_sample(self) -> int | None:

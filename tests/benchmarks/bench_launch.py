@@ -1,9 +1,10 @@
 """What a launch costs: N runs of /bin/true, P at a time, with capture, usage and durable history, against peers that record nothing.
 
 The limit is plain ``asyncio.create_subprocess_exec`` with pipes; joblib (loky) and dask.distributed stand beside it when they are
-installed. Cases run round by round, the first one rotating; a ratio is the median of the per-round ratios to asyncio. `wall_us`
-and `cpu_us` are per run; CPU is that of this process, which stands for the notebook's kernel. Also a C loop of posix_spawn and
-waitpid by way of Python's os module. Start-up of pools is not counted. Prints one JSON line.
+installed. Cases run round by round, the first one rotating; a ratio is the median of the per-round ratios to asyncio, `c_ratio` that
+to a loop of posix_spawn and waitpid in C, which is there where a C compiler is. `wall_us` and `cpu_us` are per run; CPU is that of this
+process, which stands for the notebook's kernel. Also the same loop by way of Python's os module. Start-up of pools is not counted.
+Prints one JSON line.
 Usage: python tests/benchmarks/bench_launch.py [ROUNDS [RUNS [PARALLEL]]]
 """
 
@@ -16,6 +17,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +30,37 @@ from pathlib import Path
 ARGV = ["/bin/true"]
 LIMIT_WALL, LIMIT_CPU = 1.2, 0.25
 Case = Callable[[int], None]
+C_LOOP = r"""
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+extern char **environ;
+int main(int count, char **words) {
+    int left = atoi(words[1]), most = atoi(words[2]), live = 0;
+    for (; left > 0; left--, live++) {
+        pid_t pid;
+        if (live == most) { if (waitpid(-1, 0, 0) < 0) return 1; live--; }
+        if (posix_spawn(&pid, words[3], 0, 0, words + 3, environ)) return 1;
+    }
+    for (; live > 0; live--) if (waitpid(-1, 0, 0) < 0) return 1;
+    return 0;
+}
+"""
+
+
+def c_loop(parallel: int, stack: ExitStack) -> Case | None:
+    """The same in C, where it can be compiled: no pipes, no record, no Python."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    (folder / "loop.c").write_text(C_LOOP)
+    subprocess.run([compiler, "-O2", "-o", folder / "loop", folder / "loop.c"], check=True)
+
+    def run(runs: int) -> None:
+        subprocess.run([folder / "loop", str(runs), str(parallel), *ARGV], check=True)
+
+    return run
 
 
 def spawn_loop(parallel: int) -> Case:
@@ -146,6 +179,9 @@ def race(cases: dict[str, Case], rounds: int, runs: int) -> dict[str, dict[str, 
             "wall_ratio": round(statistics.median(w for w, _ in ratios), 3),
             "cpu_ratio": round(statistics.median(c for _, c in ratios), 3),
         }
+        if "c_loop" in found:
+            ratios_to_c = [w / base_w for (w, _), (base_w, _) in zip(rows, found["c_loop"], strict=True)]
+            figures[name]["c_ratio"] = round(statistics.median(ratios_to_c), 3)
     return figures
 
 
@@ -154,6 +190,8 @@ def main() -> None:
     asyncio_case = plain_asyncio(parallel)
     with ExitStack() as stack:
         cases = {"spawn_loop": spawn_loop(parallel), "asyncio": asyncio_case, "agentnb": agentnb(parallel, stack)}
+        if (limit := c_loop(parallel, stack)) is not None:
+            cases["c_loop"] = limit
         figures = race(cases, rounds, runs)
     with ExitStack() as stack:  # apart: a pool's own threads would count as CPU of the others
         peers: dict[str, Case] = {}
