@@ -127,12 +127,10 @@ class Fold:
 
     def _part(self, value: Any) -> str | None:
         """JSON of a part of an event that a row holds as well."""
-        return None if value is None else self._text(value)
+        return None if value is None else self._kept(value) if type(value) is dict else dumps(value)
 
-    def _text(self, value: Any) -> str:
-        """JSON of a part of an event; of a mapping, which several events and rows may hold, it is made once."""
-        if type(value) is not dict:
-            return dumps_text(value) if type(value) is str else dumps(value)
+    def _kept(self, value: ev.Json) -> str:
+        """JSON of a mapping, which several events and rows may hold: it is made once."""
         known = self._texts.get(id(value))
         if known is None:  # the value is kept, so that no other one gets its id
             known = self._texts[id(value)] = (value, dumps(value))
@@ -157,14 +155,24 @@ class Fold:
             row.update([(name, bindable(value)) for name, value in row.items()])
 
     def _record(self, event: Any) -> None:
-        cls, text = type(event), self._text
+        cls = type(event)
         keys, get = _FORMS[cls]
         values: Iterable[Any] = get(event)
         run_id = event.run.get("id") if cls is ev.RunQueued else getattr(event, "run_id", None)
         session_id = event.session.get("id") if cls is ev.SessionStarted else getattr(event, "session_id", None)
         if cls is ev.RunFinished:  # the text of its output lives in the logs table, once
             values = [_without_text(value) if key in _STREAM_KEYS else value for key, value in zip(keys, values, strict=True)]
-        data = ",".join([key + text(value) for key, value in zip(keys, values, strict=True) if value is not None])
+        parts = []
+        for key, value in zip(keys, values, strict=True):
+            if value is not None:
+                kind = type(value)
+                if kind is str:
+                    parts.append(key + dumps_text(value))
+                elif kind is int:
+                    parts.append(f"{key}{value}")
+                else:
+                    parts.append(key + (self._kept(value) if kind is dict else dumps(value)))
+        data = ",".join(parts)
         session_id = session_id or self._session.get(run_id or "")
         self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), f"{{{data}}}"))
 

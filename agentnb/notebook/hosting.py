@@ -18,12 +18,14 @@ Send = Callable[[Json], None]
 #: Makes the coroutine of one attempt: (where its reports go, the attempt's number).
 Make = Callable[[Send, int], Coroutine[Any, Any, None]]
 
+#: The run that this process was started for.
+_OF_PROCESS = os.environ.get("AGENTNB_RUN_ID")
 _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("agentnb_run", default=None)
 
 
 def current_run() -> str | None:
     """The id of the run that the caller is part of: an agent in this process, or the run that this process was started for."""
-    return _current.get() or os.environ.get("AGENTNB_RUN_ID")
+    return _current.get() or _OF_PROCESS
 
 
 def run_in(context: contextvars.Context | None) -> str | None:
