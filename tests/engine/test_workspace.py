@@ -66,7 +66,7 @@ def artifacts(engine: Engine, watched: Watched) -> dict[str, bytes]:
 
 
 def warnings(end: RunFinished) -> str:
-    return "\n".join(end.detail["warnings"])
+    return "\n".join(end.detail.get("warnings", []))
 
 
 def folders(engine: Engine) -> list[str]:
