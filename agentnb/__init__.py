@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # type checkers read it as True; importing `typing` for i
 
 __all__ = [
     "A2A",
+    "Agent",
     "AgentnbError",
     "ApplyConflict",
     "Artifact",
@@ -64,6 +65,7 @@ __all__ = [
     "StepStatus",
     "StoreError",
     "StoreTooNew",
+    "Swarm",
     "TempCopy",
     "TemplateError",
     "Test",
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from agentnb.agents.context import RunContext
     from agentnb.commands import Command, Python, Shell, Test
     from agentnb.data import Secret
+    from agentnb.declared import Agent
     from agentnb.errors import (
         AgentnbError,
         ApplyConflict,
@@ -138,6 +141,7 @@ if TYPE_CHECKING:
     from agentnb.replay import Replay
     from agentnb.results import CommandResult, Estimate, Issue, ResourceUsage
     from agentnb.states import ErrorKind, RunStatus, SessionStatus, StepStatus
+    from agentnb.swarms import Swarm
     from agentnb.workspaces import Shared, TempCopy, Worktree
 else:
     _HOMES = {
@@ -146,6 +150,7 @@ else:
         "agents.context": "RunContext",
         "commands": "Command Python Shell Test",
         "data": "Secret",
+        "declared": "Agent",
         "errors": "AgentnbError ApplyConflict ArtifactCorrupted BudgetExceeded ConfigError IllegalTransition InvalidLimits LimitExceeded"
         " RunCancelled RunFailed RunTimedOut RuntimeUnavailable SpecError StoreError StoreTooNew TemplateError",
         "execution": "Capture ExecutionConfig Handler Limits Retry Validation",
@@ -167,6 +172,7 @@ else:
         "replay": "Replay",
         "results": "CommandResult Estimate Issue ResourceUsage",
         "states": "ErrorKind RunStatus SessionStatus StepStatus",
+        "swarms": "Swarm",
         "workspaces": "Shared TempCopy Worktree",
     }
     _HOME = {name: f"agentnb.{home}" for home, names in _HOMES.items() for name in names.split()}

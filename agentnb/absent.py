@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-_VERBS = "shell, command, test, python, local, replay, claude, a2a"
-_SPECS = "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel, nb.OpenAICompatible, nb.A2A, nb.Replay, nb.Claude, nb.JsonLines"
+_SPECS = (
+    "nb.Shell, nb.Command, nb.Test, nb.Python, nb.LocalModel, nb.OpenAICompatible, nb.A2A, nb.Replay, nb.Claude, nb.JsonLines, nb.Agent, "
+    "nb.Swarm"
+)
 
-_FILE = "write the agent as a Python function and launch it with session.python(...)"
 _MACHINE = "every run is a process of this machine; put `docker run ...` or `ssh ...` into the command"
 
 #: Options of a launch or a session -> what to do.
@@ -21,32 +22,17 @@ OPTIONS = {
     "max_parallel": "it belongs to nb.Session(...) and to session.map(...)",
 }
 
-_SESSION = {
-    "agent": _FILE,
-    "swarm": _FILE,
-}
 _NAMES = {
-    "Agent": _FILE,
-    "Swarm": _FILE,
     "Docker": _MACHINE,
 }
 _COMMANDS = {
-    "run": "launch from Python: nb.Session('name').shell(...)",
-    "validate": "check a launch from Python: session.validate(nb.Shell(...))",
-    "schema": "there are no agent or swarm files yet",
-    "inspect": "there are no agent or swarm files yet; `agentnb show RUN` shows a run",
     "serve": "read the history with `agentnb runs` or nb.runs_df()",
 }
 
 
-def of_session(name: str) -> str | None:
-    """What to say of ``session.name``; None for a name that means nothing."""
-    return _say("Session", name, _SESSION, _VERBS)
-
-
 def of_package(name: str) -> str | None:
     """What to say of ``agentnb.name``; None for a name that means nothing."""
-    return _say("agentnb", name, _NAMES, _SPECS)
+    return f"agentnb.{name} is not in this version of agentnb: {_NAMES[name]}; what is: {_SPECS}" if name in _NAMES else None
 
 
 def of_command(name: str) -> str | None:
@@ -54,7 +40,3 @@ def of_command(name: str) -> str | None:
     if name not in _COMMANDS:
         return None
     return f"the command {name!r} is not in this version of agentnb: {_COMMANDS[name]} (what is: agentnb --help)"
-
-
-def _say(where: str, name: str, table: dict[str, str], known: str) -> str | None:
-    return f"{where}.{name} is not in this version of agentnb: {table[name]}; what is: {known}" if name in table else None

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_gc(commands)
     _add_machine(commands)
     _add_notebooks(commands)
+    _add_specs(commands)
     return parser
 
 
@@ -192,6 +193,12 @@ def _add_notebooks(commands: Any) -> None:
     parser = _add(commands, "lab", _lab, "open the notebooks in JupyterLab")
     parser.add_argument("--folder", type=Path, default=Path("agentnb-notebooks"), help="where they are put (default: ./%(default)s)")
     parser.add_argument("options", nargs="*", metavar="OPTION", help="options of JupyterLab, after --: agentnb lab -- --no-browser")
+
+
+def _add_specs(commands: Any) -> None:
+    from agentnb.spec_arguments import arguments
+
+    arguments(lambda name, do, text: _add(commands, name, do, text))
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ def some_text(what: str, value: str, advice: str) -> str:
 def _folder(value: object) -> object:
     if value is not None and not isinstance(value, str | Path):
         raise ConfigError(f"working_dir: {value!r} is of type {type(value).__name__}; give the folder as text or a pathlib.Path")
+    if "\0" in str(value):
+        raise ConfigError(f"working_dir: {value!r} contains a NUL character, which no path has")
     return value
 
 

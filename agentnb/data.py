@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from agentnb import units
 from agentnb.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Seconds = Annotated[float, BeforeValidator(units.seconds)]
 Bytes = Annotated[int, BeforeValidator(units.bytes_)]
+
+#: What faults that pydantic finds ask for, in a few words.
+_WANTED = (
+    dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a mapping")
+    | dict.fromkeys(("tuple_type", "list_type"), "a list")
+    | dict.fromkeys(("bool_type", "bool_parsing"), "true or false")
+    | dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number")
+    | dict.fromkeys(("float_type", "float_parsing"), "a number")
+    | {"string_type": "text"}
+)
+#: The longest value that a message shows.
+_SHOWN = 80
 
 #: What may be given for a duration and for a size; type checkers read it in the constructors below.
 Duration = float | str | timedelta
@@ -38,7 +54,9 @@ class Data(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as bad:
-            raise ConfigError(_explain(type(self), bad)) from None
+            error = ConfigError(_explain(type(self), bad))
+            error.parts = tuple(parts_of(type(self), bad))
+            raise error from None
 
 
 def _explain(cls: type[BaseModel], bad: ValidationError) -> str:
@@ -55,6 +73,55 @@ def _explain(cls: type[BaseModel], bad: ValidationError) -> str:
         else:
             lines.append(f"{cls.__name__}.{place}: {fault['msg']}, not {fault['input']!r}")
     return "\n".join(lines)
+
+
+def parts_of(cls: type[BaseModel], bad: ValidationError) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Each fault by itself, also those of data inside: where it is (with the names of the alternatives tried), and what is wrong."""
+    faults = bad.errors()
+    for fault in faults:
+        place = fault["loc"]
+        if fault["type"] == "too_short" and any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in faults):
+            continue  # its items are there, but wrong
+        inner = fault["ctx"]["error"] if fault["type"] == "value_error" else None
+        if isinstance(inner, ConfigError) and inner.parts:
+            yield from ((place + deeper, message) for deeper, message in inner.parts)
+        else:
+            yield place, _message(cls, fault)
+
+
+def _message(cls: type[BaseModel], fault: ErrorDetails) -> str:
+    """What is wrong, without where."""
+    kind, name = fault["type"], str(fault["loc"][-1]) if fault["loc"] else ""
+    context = fault.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        near = get_close_matches(name, known, n=1)
+        return f"there is no {name!r} here; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+    if kind == "missing":
+        return "it is missing"
+    if kind == "value_error":
+        return str(context["error"]).removeprefix(f"{name}: ")
+    if kind in {"union_tag_not_found", "union_tag_invalid"}:
+        return _tag(context, found=kind == "union_tag_invalid")
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+    if kind == "string_type" and not isinstance(fault["input"], dict | list):
+        return f"it must be text, not {shown}; put it into quotes"
+    if kind == "too_short":
+        return "it is empty; give at least one"
+    if (wanted := _WANTED.get(kind)) is not None:
+        return f"it must be {wanted}, not {shown}"
+    text = fault["msg"].removeprefix("Input ").removeprefix("Value ")
+    return f"{text[:1].lower()}{text[1:]}, not {shown}"
+
+
+def _tag(context: Mapping[str, Any], *, found: bool) -> str:
+    """What is wrong with what tells alternatives apart, such as ``type``."""
+    name, tags = str(context["discriminator"]).strip("'"), str(context.get("expected_tags", ""))
+    if not found:
+        return f"it says no {name}; " + (f"it is one of {tags}" if tags else "give one")
+    near = get_close_matches(str(context["tag"]), re.findall(r"'(\w+)'", tags), n=1)
+    return f"there is no {name} {context['tag']!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {tags}")
 
 
 class Secret:
@@ -111,13 +178,13 @@ Env = Annotated[dict[str, str | Secret], BeforeValidator(_env)]
 def _schema(value: object) -> object:
     if not isinstance(value, dict):
         return value
-    from jsonschema.exceptions import SchemaError  # imported late: it costs more than all the rest of this module
-    from jsonschema.validators import validator_for
+    from agentnb.json_schemas import faults  # imported late: it costs more than all the rest of this module
 
-    try:
-        validator_for(value).check_schema(value)
-    except SchemaError as bad:
-        raise ConfigError(f"json_schema: {bad.message} (at {bad.json_path})") from None
+    if found := faults(value):
+        (place, message), *_ = found
+        error = ConfigError(f"json_schema: {message} (at {'.'.join(['$', *map(str, place)])})")
+        error.parts = tuple(found)
+        raise error
     return value
 
 

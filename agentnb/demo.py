@@ -57,6 +57,8 @@ def demo(notebook: Path | None, output: Path | None, out: TextIO, progress: Text
     RuntimeUnavailable when nbclient or ipykernel is missing, ConfigError for a file that is no notebook.
     """
     need("nbclient", "ipykernel")
+    # Where it is installed, jsonschema takes a second to import it, for the format "iri", which no notebook has.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import nbformat
 
     path = notebook or notebooks() / QUICKSTART

@@ -22,7 +22,7 @@ A message says what happened, to what, and what to do about it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class AgentnbError(Exception):
@@ -30,17 +30,50 @@ class AgentnbError(Exception):
 
 
 class ConfigError(AgentnbError, ValueError):
-    """A bad option, spec, parameter or file; nothing was started."""
+    """A bad option, spec, parameter or file; nothing was started.
+
+    `parts`: of data with several faults each by itself: where in the data it is (names and numbers, from outside in), and what is wrong.
+    """
+
+    parts: tuple[tuple[tuple[str | int, ...], str], ...] = ()
+
+
+class SpecFault(NamedTuple):
+    """One fault of a spec file. `line`, `column`: 1-based, None in data that has none; `path`: such as ``workers[0].timeout``."""
+
+    file: str | None
+    line: int | None
+    column: int | None
+    path: str
+    message: str
+
+    @property
+    def place(self) -> str:
+        """``file:line:column``, as far as it is known."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+
+    def __str__(self) -> str:
+        """``file:line:column: path: message``."""
+        return ": ".join(part for part in (self.place, self.path, self.message) if part)
 
 
 class SpecError(ConfigError):
-    """A bad spec file, with the place of the fault."""
+    """A bad spec file, with the place of the first fault; `faults` has all of them."""
 
-    def __init__(self, message: str, *, file: str | None = None, line: int | None = None, column: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+        faults: tuple[SpecFault, ...] = (),
+    ) -> None:
         """Prefix `message` with ``file:line:column`` as far as they are known (1-based)."""
         place = ":".join(str(part) for part in (file, line, column) if part is not None)
         super().__init__(f"{place}: {message}" if place else message)
         self.file, self.line, self.column = file, line, column
+        self.faults = faults or (SpecFault(file, line, column, "", message),)
 
 
 class InvalidLimits(ConfigError):

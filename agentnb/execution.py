@@ -17,13 +17,15 @@ from pydantic import BeforeValidator, Field, field_validator
 from agentnb.a2a import A2A
 from agentnb.commands import Command, CommandText, Folder, Python, Shell, Test
 from agentnb.data import Bytes, Data, Duration, Env, JsonSchema, Seconds, Secret, Size
+from agentnb.declared import Agent
 from agentnb.errors import ConfigError
 from agentnb.programs import Claude, JsonLines
 from agentnb.prompts import LocalModel, OpenAICompatible
 from agentnb.replay import Replay
+from agentnb.swarms import Swarm
 from agentnb.workspaces import AnyWorkspace, Workspace
 
-AnySpec = Shell | Command | Test | Python | LocalModel | OpenAICompatible | A2A | Replay | Claude | JsonLines
+AnySpec = Shell | Command | Test | Python | LocalModel | OpenAICompatible | A2A | Replay | Claude | JsonLines | Agent | Swarm
 
 
 class Capture(StrEnum):

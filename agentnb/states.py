@@ -5,8 +5,9 @@ Only the standard library is imported here, because the supervisor lives by thes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agentnb.errors import IllegalTransition
 
@@ -78,6 +79,8 @@ class TargetKind(StrEnum):
     JSON_LINES = "json_lines"
     A2A = "a2a"
     REPLAY = "replay"
+    AGENT = "agent"
+    SWARM = "swarm"
     OTHER = "other"
 
 
@@ -158,6 +161,13 @@ def is_terminal(status: SessionStatus | RunStatus | StepStatus) -> bool:
 def is_retryable(kind: ErrorKind) -> bool:
     """Whether a failure of this kind may be tried again."""
     return RETRYABLE[kind]
+
+
+def worth_retrying(error: Mapping[str, Any]) -> bool:
+    """Whether what ended with this error (its JSON form) may be tried again. Of a pattern_error its causes decide."""
+    if error["kind"] == ErrorKind.PATTERN_ERROR:
+        return (error.get("details") or {}).get("retryable") is True
+    return RETRYABLE[ErrorKind(error["kind"])]
 
 
 def is_cancellation(kind: ErrorKind) -> bool:

@@ -22,6 +22,8 @@ AGENTS = frozenset(
         TargetKind.OPENAI_COMPATIBLE,
         TargetKind.JSON_LINES,
         TargetKind.A2A,
+        TargetKind.AGENT,
+        TargetKind.SWARM,
     )
 )
 #: Who answers the agents of a kind, where the kind says so.

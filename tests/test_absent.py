@@ -13,20 +13,11 @@ from agentnb.execution import AnySpec, ExecutionConfig
 from agentnb.notebook.session import Session
 
 
-@pytest.mark.parametrize("name", ["Docker", "Agent", "Swarm"])
+@pytest.mark.parametrize("name", ["Docker"])
 def test_a_name_of_the_package_that_is_not_in_is_said_to_be_so(name: str) -> None:
     assert not hasattr(nb, name)
     with pytest.raises(AttributeError, match=rf"agentnb\.{name} is not in this version of agentnb: .*; what is: nb\.Shell, "):
         getattr(nb, name)
-
-
-@pytest.mark.parametrize("name", ["agent", "swarm"])
-def test_a_verb_of_a_session_that_is_not_in_is_said_to_be_so(name: str) -> None:
-    session = Session.__new__(Session)  # the names are of the class: nothing needs to be started
-    assert not hasattr(session, name)
-    says = rf"Session\.{name} is not in this version of agentnb: .*; what is: shell, command, test, python, local"
-    with pytest.raises(AttributeError, match=says):
-        getattr(session, name)
 
 
 def test_other_names_are_unknown_as_ever() -> None:
@@ -39,7 +30,7 @@ def test_other_names_are_unknown_as_ever() -> None:
     assert copy.copy(session) is not session
 
 
-@pytest.mark.parametrize("name", ["run", "validate", "schema", "inspect", "serve"])
+@pytest.mark.parametrize("name", ["serve"])
 def test_a_command_that_is_not_in_is_bad_usage_and_says_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "file", "--x", "y"]) == 2
     said = capsys.readouterr()
@@ -49,7 +40,6 @@ def test_a_command_that_is_not_in_is_bad_usage_and_says_so(name: str, capsys: py
 
 def test_nothing_that_is_there_is_called_absent(tmp_path: Path) -> None:
     assert not [name for name in nb.__all__ if absent.of_package(name)]
-    assert not [name for name in dir(Session) if absent.of_session(name)]
     assert not {*absent.OPTIONS} & {*ExecutionConfig.model_fields}
     assert not [
         name
@@ -61,5 +51,3 @@ def test_nothing_that_is_there_is_called_absent(tmp_path: Path) -> None:
 def test_the_names_that_are_named_are_there() -> None:
     shown = str(absent.of_package("Docker")).rpartition("what is: ")[2].split(", ")
     assert {getattr(nb, name.removeprefix("nb.")) for name in shown} == set(AnySpec.__args__)
-    for name in str(absent.of_session("agent")).rpartition("what is: ")[2].split(", "):
-        assert callable(getattr(Session, name))

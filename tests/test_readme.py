@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: The YAML files that it shows, by the names in their first lines.
+FILES = dict(re.findall(r"^```yaml\n# (\S+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
@@ -34,6 +36,8 @@ async def run(block: str, names: dict[str, Any]) -> int:
 @pytest.mark.slow
 def test_the_code_of_the_readme_runs_in_order_and_gives_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "readme"}
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
 
     async def all_blocks() -> int:
         return sum([await run(block, names) for block in BLOCKS])
@@ -42,6 +46,16 @@ def test_the_code_of_the_readme_runs_in_order_and_gives_what_it_says(tmp_path: P
     assert "No such file or directory" in capsys.readouterr().out
     assert all(answer.output for answer in names["answers"])
     assert (tmp_path / ".agentnb").is_dir()
+
+
+def test_the_spec_files_of_the_readme_are_good_and_do_what_it_says(tmp_path: Path) -> None:
+    from agentnb.agents.spec_file import load
+
+    assert FILES
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for name in FILES:
+        load(tmp_path / name)
 
 
 def test_the_files_that_the_readme_links_to_exist() -> None:

@@ -125,6 +125,8 @@ SPECS: dict[type[Any], st.SearchStrategy[Any]] = {
         **PLACE,
     ),
     nb.JsonLines: st.builds(nb.JsonLines, ARGV, text=st.none() | WORD, output=st.none() | WORD, **PLACE),
+    nb.Agent: st.builds(nb.Agent, WORD | st.dictionaries(TEXT, JSON, max_size=2), input=st.dictionaries(TEXT, JSON, max_size=2)),
+    nb.Swarm: st.builds(nb.Swarm, WORD | st.dictionaries(TEXT, JSON, max_size=2), input=st.dictionaries(TEXT, JSON, max_size=2)),
 }
 HANDLER = st.none() | LINES | VECTORS | st.builds(nb.Handler, LINES, condition=st.sampled_from([None, "exit_code > 2"]), timeout=SECONDS)
 WORKSPACE = st.one_of(

@@ -30,6 +30,8 @@ _BUILT_IN = {
     "openai_compatible": "agentnb.agents.openai:OPENAI_COMPATIBLE",
     "a2a": "agentnb.agents.a2a:A2A_AGENT",
     "replay": "agentnb.agents.replay:REPLAY",
+    "agent": "agentnb.agents.declared_agent:AGENT",
+    "swarm": "agentnb.agents.swarm:SWARM",
 }
 
 AnySpecT = TypeVar("AnySpecT", bound=Spec)
@@ -52,12 +54,17 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is known of a launch beside its spec. `cwd`: absolute. `env`: the variables given for this run, secrets revealed."""
+    """What is known of a launch beside its spec. `cwd`: absolute. `env`: the variables given for this run, secrets revealed.
+
+    `defaults`: what the session says of all runs, an ExecutionConfig, where that is known. `grace_s`: between SIGTERM and SIGKILL.
+    """
 
     run_id: str
     params: Mapping[str, Any]
     cwd: str
     env: Mapping[str, str] = field(default_factory=dict)
+    defaults: Any = None
+    grace_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from agentnb.agents.bytecode import shallow
+from agentnb.agents.fill import fill
 from agentnb.commands import Command, Python, Shell, Spec
 from agentnb.data import Data, Secret, field_names
+from agentnb.declared import Declared
 from agentnb.errors import ConfigError
 from agentnb.execution import AnySpec, ExecutionConfig, Handler, Limits, Retry, Validation
 from agentnb.workspaces import Shared, TempCopy, Worktree
@@ -159,6 +161,8 @@ def target_again(target: Json, again: Json, env: Mapping[str, str | Secret]) -> 
         raise Lost("its key or a header is a secret, which is not kept; name the key's variable (api_key='NAME') to have it resumed")
     defaults = {name: _plain(field.get_default(call_default_factory=True)) for name, field in cls.model_fields.items() if name != "type"}
     spec: Spec = cls(**{name: record.get(name) for name, default in defaults.items() if record.get(name) != default})
+    if isinstance(spec, Declared):
+        return fill(spec, {})  # its input is filled already; its file is read anew, and has to say the same
     return spec  # a record leaves out what is None, which is not always the default
 
 

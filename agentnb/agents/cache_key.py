@@ -23,13 +23,16 @@ from agentnb.agents.context import takes_context
 from agentnb.agents.fingerprint import Fingerprint
 from agentnb.agents.input_files import Contents, find_inputs
 from agentnb.agents.python import is_async
+from agentnb.agents.python_names import function_of
 from agentnb.agents.workspaces import Known
 from agentnb.commands import Python, Spec
 from agentnb.data import Data, Secret, field_names
+from agentnb.declared import Agent
 from agentnb.engine.circumstances import environment_hash, git_commit
 from agentnb.engine.work import WorkspacePlan
 from agentnb.errors import ConfigError
 from agentnb.execution import ExecutionConfig
+from agentnb.swarms import Swarm
 
 #: Raised whenever keys of the same work change.
 VERSION = 1
@@ -46,6 +49,8 @@ SPEC_LEFT_OUT: dict[str, frozenset[str]] = {
     "local_model": frozenset({"threads", "shared", "keep_alive"}),
     "openai_compatible": frozenset({"api_key"}),
     "a2a": frozenset({"api_key"}),
+    "agent": frozenset({"path", "spec", "sha256", "goes_on"}),  # counted is what they come to
+    "swarm": frozenset({"path", "spec"}),  # counted is the digest of what they and their workers say
 }
 #: Fields of specs that name files, whose contents count.
 SPEC_FILES: dict[str, frozenset[str]] = {"claude": frozenset({"context", "mcp_config"}), "local_model": frozenset({"model"})}
@@ -127,6 +132,11 @@ class CacheKeys:
     def _target(self, spec: Spec, folder: str) -> dict[str, Any]:
         if isinstance(spec, Python):
             return self._python(spec)
+        if isinstance(spec, Agent):  # what it comes to, wherever its file is
+            command = self._target(spec.bound.command, folder)
+            return {"type": "agent", "id": spec.bound.id, "input": spec.input, "output": spec.bound.output, "command": command}
+        if isinstance(spec, Swarm):
+            return {"type": "swarm", "digest": spec.sha256, "input": spec.input, "workers": self._workers(spec.bound.agents, folder)}
         kind = str(getattr(spec, "type", type(spec).__qualname__))
         files = SPEC_FILES.get(kind, frozenset())
         names = [name for name in field_names(type(spec)) if name not in counted_elsewhere(kind)]
@@ -134,6 +144,20 @@ class CacheKeys:
         for name in files & found.keys():
             found[name] = self._files(name, getattr(spec, name), folder)
         return found | {"type": kind}
+
+    def _workers(self, agents: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        """What the digest of a swarm does not say of its workers: where paths lead from, the code of functions, what is in files."""
+        found: dict[str, Any] = {}
+        for worker, agent in agents.items():
+            command, home = agent.command, folder if agent.folder is None else str(agent.folder)
+            found[worker] = {"folder": home}
+            if command.type == "python":
+                function = function_of(f"worker {worker!r}", command.function)
+                found[worker]["code"] = Fingerprint().add(function, f"worker {worker!r}").hexdigest()
+            for name in SPEC_FILES.get(command.type, frozenset()):
+                if (value := getattr(command, name)) is not None:
+                    found[worker][name] = self._files(name, value, home)
+        return found
 
     def _files(self, name: str, value: Any, folder: str) -> Any:
         """What a field that may name files says, with what is in these."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentnb.agents.adapters import Asked, adapter_of
 from agentnb.agents.input_files import find_inputs
@@ -15,6 +14,7 @@ from agentnb.agents.shell import shell_argv
 from agentnb.agents.workspaces import Known, place, plan_of
 from agentnb.commands import Command, Python, Shell, Spec
 from agentnb.data import Secret, field_names
+from agentnb.declared import Agent
 from agentnb.engine import condition
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work, WorkspacePlan
@@ -22,6 +22,7 @@ from agentnb.errors import ConfigError, InvalidLimits
 from agentnb.execution import Capture, ExecutionConfig, Handler, Limits
 from agentnb.replay import Replay
 from agentnb.states import TargetKind
+from agentnb.swarms import Swarm
 
 DEFAULT_GRACE_S = 5.0
 #: What may run after the last attempt, in this order.
@@ -31,7 +32,7 @@ HANDLERS = ("on_success", "on_failure", "rollback", "cleanup")
 _NO_DEFAULTS = ExecutionConfig()
 _KINDS = {kind.value: kind for kind in TargetKind}
 #: The specs' own names of checks.
-_OWN_CHECKS = {"script": "validation_script"}
+_OWN_CHECKS = {"script": "validation_script", "json_schema": "the spec's output"}
 #: What a coroutine in the notebook's process cannot have of its own, and why.
 _NOT_HOSTED = {
     "stdin": "and has no stdin",
@@ -41,8 +42,7 @@ _NOT_HOSTED = {
 }
 
 
-@dataclass(slots=True, frozen=True)
-class Target:
+class Target(NamedTuple):
     """What a run is of, for the record: its kind, and the spec as JSON data."""
 
     kind: TargetKind
@@ -61,6 +61,8 @@ def target_of(spec: Spec) -> Target:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is str:
+        return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Secret):
@@ -105,7 +107,7 @@ def compile_work(
         "grace_s": DEFAULT_GRACE_S if config.grace is None else config.grace,
         "expected_exit_code": 0,
     }
-    _aim(work, spec, _check(config), params, run_id)
+    _aim(work, spec, _check(config), Asked(run_id, params, cwd, work["env"], defaults, work["grace_s"]))
     _check_texts(work)
     if space is not None:
         work["workspace"] = space
@@ -113,9 +115,9 @@ def compile_work(
     return work
 
 
-def _aim(work: Work, spec: Spec, check: CheckPlan, params: Mapping[str, Any], run_id: str) -> None:
+def _aim(work: Work, spec: Spec, check: CheckPlan, asked: Asked) -> None:
     """Put into `work`, and for its own checks into `check`, what the spec's adapter makes of it; the checks into `work`."""
-    parts = adapter_of(spec).work(spec, Asked(run_id, params, work["cwd"], work["env"]))
+    parts = adapter_of(spec).work(spec, asked)
     for name, value in parts.pop("check", {}).items():
         if name in check:
             raise ConfigError(f"{_OWN_CHECKS.get(name, name)} and validation.{name} are both given; give one of them")
@@ -148,6 +150,12 @@ def settled(spec: Spec, given: ExecutionConfig, defaults: ExecutionConfig) -> Ex
         return given.over(defaults.model_copy(update=dropped | {"env": {}}))
     if isinstance(spec, Replay):
         return _replay_config(given, defaults)
+    if isinstance(spec, Swarm):
+        from agentnb.agents import swarm  # it imports this module, for its workers
+
+        return swarm.settled(spec, given, defaults)
+    if isinstance(spec, Agent):
+        return settled(spec.bound.command, given, spec.bound.config.over(defaults))
     own = {name: value for name in ("working_dir", "env") if (value := getattr(spec, name, None))}
     return given.over(ExecutionConfig(**own).over(defaults) if own else defaults)
 
@@ -176,6 +184,8 @@ def _check_hosted(given: ExecutionConfig) -> None:
 
 
 def _options(work: Work, config: ExecutionConfig, cwd: str) -> None:
+    if not config.model_fields_set:
+        return
     if config.retry is not None:
         retry = config.retry
         work["retry"] = RetryPlan(
@@ -289,13 +299,17 @@ def _environment(env: Mapping[str, str | Secret]) -> dict[str, str]:
 
 def secrets_of(*given: Spec | ExecutionConfig) -> list[str]:
     """Every secret in the environments of specs and configs and of their handlers, also those that another one overrides."""
-    found: dict[str, None] = {}
+    found: list[Secret] = []
     for one in given:
-        if not one.model_fields_set:
+        parts: list[Any] = [one]
+        if isinstance(one, Spec):
+            found += one.secrets
+        elif not one.model_fields_set:
             continue
-        if isinstance(one, Spec) and one.secrets:
-            found |= {value.reveal(): None for value in one.secrets}
-        handlers = [getattr(one, when) for when in HANDLERS] if isinstance(one, ExecutionConfig) else []
-        for part in [one, *(handler.command if isinstance(handler, Handler) else handler for handler in handlers)]:
-            found |= {value.reveal(): None for value in getattr(part, "env", {}).values() if isinstance(value, Secret)}
-    return list(found)
+        else:
+            handlers = [getattr(one, when) for when in HANDLERS]
+            parts += [handler.command if isinstance(handler, Handler) else handler for handler in handlers]
+        for part in parts:
+            if env := getattr(part, "env", None):
+                found += [value for value in env.values() if isinstance(value, Secret)]
+    return list(dict.fromkeys([secret.reveal() for secret in found])) if found else []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentnb.agents.adapters import AnySpecT, adapter_of
+from agentnb.declared import Declared
 
 
 def fill(spec: AnySpecT, params: Mapping[str, Any]) -> AnySpecT:
@@ -17,3 +18,12 @@ def fill(spec: AnySpecT, params: Mapping[str, Any]) -> AnySpecT:
     """
     filled: AnySpecT = adapter_of(spec).fill(spec, params)
     return filled
+
+
+def named(spec: AnySpecT) -> AnySpecT:
+    """The spec; one that a file describes, under the name that the file gives it. Raises SpecError."""
+    if not isinstance(spec, Declared):
+        return spec
+    adapter: Any = adapter_of(spec)
+    found: AnySpecT = adapter.named(spec)
+    return found

@@ -10,7 +10,7 @@ Quoting ends where the shell hands the word on: ``eval``, ``ssh`` or ``sh -c`` r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
@@ -72,6 +72,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**"})
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """``x.items`` is what the data has under that name; a method only where there is none."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         for one, other in ((left, right), (right, left)):
             if isinstance(one, str | bytes | list | tuple) and isinstance(other, int) and len(one) * other > _MAX_PRODUCT:
@@ -128,7 +134,7 @@ def render(text: str, params: Mapping[str, Any], *, shell: bool, what: str) -> s
     """
     if "{{" not in text and "{%" not in text:
         return text
-    template = _compiled(text, shell, what)
+    template = compiled(text, shell, what)
     try:
         if not shell:
             return _bounded(template, dict(params))
@@ -142,7 +148,7 @@ def render(text: str, params: Mapping[str, Any], *, shell: bool, what: str) -> s
 
 def variables(text: str) -> set[str]:
     """The names that `text` takes from its parameters. Raises TemplateError if it does not parse."""
-    found = meta.find_undeclared_variables(_parsed(text, f"template {_short(text)}"))
+    found = meta.find_undeclared_variables(parsed(text, f"template {_short(text)}"))
     return {str(name) for name in found} - set(_environment_.globals)
 
 
@@ -150,13 +156,13 @@ def render_value(text: str, params: Mapping[str, Any], *, what: str = "value") -
     """Like `render`, for text; but a text that is exactly one ``{{ expression }}`` gives the value itself, of any type."""
     if "{{" not in text and "{%" not in text:
         return text
-    match _parsed(text, what).body:
+    match parsed(text, what).body:
         case [nodes.Output(nodes=[only])] if not isinstance(only, nodes.TemplateData):
             expression = text.strip().removeprefix("{{").removesuffix("}}").strip("-+ \t\n")
         case _:
             return render(text, params, shell=False, what=what)
     try:
-        value = _environment_.compile_expression(expression, undefined_to_none=False)(dict(params))
+        value = _expression(expression)(dict(params))
         if isinstance(value, StrictUndefined):
             str(value)  # raises, and says what is missing
     except Exception as bad:  # noqa: BLE001 - as in render
@@ -164,7 +170,8 @@ def render_value(text: str, params: Mapping[str, Any], *, what: str = "value") -
     return value
 
 
-def _parsed(text: str, what: str) -> nodes.Template:
+def parsed(text: str, what: str) -> nodes.Template:
+    """The syntax tree of a template. Raises TemplateError when it does not parse."""
     if "\0" in text:
         raise TemplateError(f"{what}: it contains a NUL character")
     try:
@@ -176,10 +183,11 @@ def _parsed(text: str, what: str) -> nodes.Template:
 
 
 @lru_cache(maxsize=256)
-def _compiled(text: str, shell: bool, what: str) -> Template:  # noqa: FBT001 - lru_cache takes arguments by position
-    parsed = _parsed(text, what)
+def compiled(text: str, shell: bool, what: str) -> Template:  # noqa: FBT001 - lru_cache takes arguments by position
+    """A template, ready to be filled. Raises TemplateError, with `shell` also for blocks that a shell line cannot hold."""
+    tree = parsed(text, what)
     if shell:
-        for node in parsed.find_all(nodes.Stmt):
+        for node in tree.find_all(nodes.Stmt):
             if not isinstance(node, _SHELL_NODES) or (isinstance(node, nodes.For) and node.recursive):
                 raise TemplateError(
                     f"{what}: line {node.lineno}: a shell line can hold values, if, for and set; not {type(node).__name__.lower()} blocks",
@@ -188,6 +196,11 @@ def _compiled(text: str, shell: bool, what: str) -> Template:  # noqa: FBT001 - 
         return _environment_.from_string(text)
     except TemplateSyntaxError as bad:  # found when compiled only: an unknown filter or test
         raise TemplateError(f"{what}: line {bad.lineno}: {bad.message}; {_LITERAL_HINT}") from None
+
+
+@lru_cache(maxsize=256)
+def _expression(text: str) -> Callable[..., Any]:
+    return _environment_.compile_expression(text, undefined_to_none=False)
 
 
 def _bounded(template: Template, values: dict[str, Any]) -> str:
@@ -235,8 +248,9 @@ def _explain(bad: Exception, params: Mapping[str, Any]) -> str:
     text = str(bad) or type(bad).__name__
     if isinstance(bad, UndefinedError):
         found = re.fullmatch(r"there is no value '(.*)'", text)
-        near = _near(found[1], params) if found else ""
-        return f"{text}; the parameters are {_names(params)}{near} ({_LITERAL_HINT})"
+        if found is None:  # the name is there, something in it is not
+            return text
+        return f"{text}; the parameters are {_names(params)}{_near(found[1], params)} ({_LITERAL_HINT})"
     return text if isinstance(bad, ValueError | SecurityError) else f"{type(bad).__name__}: {text}"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentnb.engine.executor import Execution
     from agentnb.engine.outcome import Outcome
 
-_ENDS = {"completed", "failed", "skipped", "cancelled"}
+_ENDS = {"completed", "failed", "skipped", "cancelled", "timeout", "interrupted"}
 #: What an agent says freely; a run's secrets are masked in it.
 _FREE = ("name", "input", "output", "error", "message", "details")
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")
@@ -29,6 +29,8 @@ _USAGE = (*_COUNTS, "cost_usd", "tokens_per_s")
 _TEXTS = ("model", "agent_session")
 _MAX_TEXT, _MAX_WARNING = 500, 2000
 _RATE = "tokens_per_s"
+_ERRORS = frozenset(map(str, ErrorKind))
+_MAX_CODE = 2**31
 
 
 #: Of so many of the latest steps that have ended it may be said later what they used.
@@ -48,6 +50,16 @@ def _tokens(data: Any) -> Json | None:
     return {name: int(data[name]) for name in known if _counts(data.get(name))} or None if isinstance(data, dict) else None
 
 
+def _kind(given: Any) -> str:
+    """The kind of an error, as far as there is such a kind."""
+    return given if isinstance(given, str) and given in _ERRORS else "execution_failed"
+
+
+def _code(given: Any) -> int | None:
+    """An exit code, if it can be one."""
+    return given if isinstance(given, int) and not isinstance(given, bool) and abs(given) < _MAX_CODE else None
+
+
 class AgentLog:
     """The reports of one run; each attempt starts afresh."""
 
@@ -61,6 +73,7 @@ class AgentLog:
         self._usage: dict[str, float] = {}
         self._before: dict[str, float] = {}
         self._steps: dict[str, float] = {}
+        self._lent: dict[str, float] = {}
         self._facts: dict[str, str] = {}
         self._result: list[Any] = []
         self._error: Json | None = None
@@ -108,13 +121,14 @@ class AgentLog:
             self._of.emit(StepStarted(self._of.run_id, step, kind, shown, self._of.attempt, parent, data.get("input")))
         elif data["status"] in _ENDS:
             step = self._open.pop(name)
-            error = {"kind": "execution_failed", "message": str(data["error"])} if data.get("error") else None
+            error = {"kind": _kind(data.get("error_kind")), "message": str(data["error"])} if data.get("error") else None
             self._of.emit(
                 StepFinished(
                     self._of.run_id,
                     step,
                     data["status"],
                     error,
+                    exit_code=_code(data.get("exit_code")),
                     tokens=_tokens(data.get("tokens")),
                     cost_usd=float(cost) if _counts(cost := data.get("cost_usd")) else None,
                     output=data.get("output"),
@@ -154,7 +168,8 @@ class AgentLog:
     def _tell_usage(self) -> None:
         totals = {name: int(value) if name in _COUNTS else float(value) for name, value in self._totals().items()}
         self._of.emit(UsageReported(self._of.run_id, **totals, **self._facts))  # type: ignore[arg-type]
-        self._of.used(sum(int(value) for name, value in totals.items() if name.endswith("_tokens")), totals.get("cost_usd", 0.0))
+        own = {name: max(value - self._lent.get(name, 0), 0) for name, value in totals.items()} if self._lent else totals
+        self._of.used(sum(int(value) for name, value in own.items() if name.endswith("_tokens")), own.get("cost_usd", 0.0))
 
     def _add_step(self, data: Json) -> None:
         """The steps of an agent that says nothing of the whole are its use; of one that does, they are a part of it."""
@@ -170,6 +185,17 @@ class AgentLog:
         if more:
             self._tell_usage()
 
+    def totals(self) -> dict[str, float]:
+        """The tokens and dollars that the run used so far, in all its attempts."""
+        return {name: value for name, value in self._totals().items() if name.endswith("_tokens") or name == "cost_usd"}
+
+    def add(self, used: dict[str, float]) -> None:
+        """A child run has used this, which counts for it; here it is a part of the sum that the run shows."""
+        for name, value in used.items():
+            self._usage[name] = self._usage.get(name, 0) + value
+            self._lent[name] = self._lent.get(name, 0) + value
+        self._tell_usage()
+
     def _on_warning(self, data: Json) -> None:
         self._of.warn(str(data["text"]), _MAX_WARNING)
 
@@ -177,9 +203,8 @@ class AgentLog:
         self._result = [data["output"]]
 
     def _on_error(self, data: Json) -> None:
-        kind = data.get("kind", "execution_failed")
-        kind = kind if kind in set(ErrorKind) else "execution_failed"
-        self._error = {"kind": kind, "message": str(data["message"])} | ({"details": data["details"]} if data.get("details") else {})
+        details = {"details": data["details"]} if data.get("details") else {}
+        self._error = {"kind": _kind(data.get("kind")), "message": str(data["message"])} | details
 
     def _on_done(self, _: Json) -> None:
         self.hosted_done = True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: A run has at most so many unfinished children; a mistake in a loop shall not fill the machine.
 MAX_CHILDREN = 1000
 _TEXTS = ("id", "name")
+_MAX_REASON = 1000
 
 
 class Children:
@@ -29,7 +30,23 @@ class Children:
         self._none_left: asyncio.Future[None] | None = None
 
     def take(self, data: Json) -> None:
-        """The agent's process wants a run launched: a ``launch`` report. What makes no sense is answered, and warned of."""
+        """The agent's process wants a run launched, or cancelled. What makes no sense is warned of."""
+        if data["t"] == "cancel":
+            self._cancel(data)
+        else:
+            self._launch(data)
+
+    def _cancel(self, data: Json) -> None:
+        """A ``cancel`` report; it may come too late, and then nothing is to be done."""
+        run_id, reason = data.get("run_id"), data.get("reason", "")
+        if not isinstance(run_id, str) or not isinstance(reason, str):
+            self._of.warn("a malformed cancellation of a child run was left out")
+        elif run_id in self._ids:
+            why = self._of.masked(reason)[:_MAX_REASON] or "the run that launched it cancelled it"
+            self._of.stop_child(run_id, Stop("cancelled", "cancelled", why))
+
+    def _launch(self, data: Json) -> None:
+        """A ``launch`` report. What makes no sense is answered."""
         try:
             run, work = self._request(data)
             self._asked.add(run["id"])
@@ -65,12 +82,14 @@ class Children:
         """This run is a child now."""
         self._ids[run_id] = None
 
-    def over(self, event: RunFinished) -> None:
-        """A child has ended."""
+    def over(self, event: RunFinished, used: dict[str, float]) -> None:
+        """A child has ended. `used`: its tokens and cost."""
         self._ids.pop(event.run_id, None)
+        if used and self._of.work.get("sums"):
+            self._of.agent.add(used)
         if event.run_id in self._asked:
             self._asked.discard(event.run_id)
-            self._answer({"run_id": event.run_id, "event": event.to_wire()})
+            self._answer({"run_id": event.run_id, "event": event.to_wire(), "used": used})
         if not self._ids and self._none_left is not None and not self._none_left.done():
             self._none_left.set_result(None)
 

@@ -116,7 +116,7 @@ class Execution:
         kind = data.get("t")
         if kind in ("done", "cancelled"):
             self._hosted.wake()
-        if kind == "launch" and self.work.get("children"):
+        if kind in ("launch", "cancel") and self.work.get("children"):
             self.own_children().take(data)
             return
         self.agent.take(data)

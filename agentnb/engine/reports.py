@@ -7,13 +7,15 @@ them as requests.Report. A report that is not understood is kept as a warning, n
     {"t": "output", "stream": "stdout", "text": "..."}           goes to that stream as it is
     {"t": "step", "id": "s1", "name": "...", "kind": "turn", "status": "running", "parent": null, "input": ...}
     {"t": "step", "id": "s1", "status": "completed", "output": ..., "error": "...", "tokens": {"input": 1}, "cost_usd": 0.1}
+        "error_kind", a states.ErrorKind, says what sort of error it was (default execution_failed); "exit_code" a program's
     {"t": "used", "id": "s1", "tokens": {"output": 2}, "cost_usd": 0.1}         of a step that has ended: what was not known then; it is
                                                                  a part of the totals of the attempt, and adds nothing to them
     {"t": "artifact", "name": "...", "path": "...", "content_type": "..."}
         with "data": base64 instead of "path"; secrets are masked in it, unless "file": true says that it is a file's content
     {"t": "usage", "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.1, "tokens_per_s": 9.0}       totals of the attempt so far
         also "cache_read_tokens", "cache_write_tokens", "turns" (numbers), "model" and "agent_session" (text)
-    {"t": "launch", "run": {...}, "work": {...}}                 launch a child run (a Python agent's process only; children.py)
+    {"t": "launch", "run": {...}, "work": {...}}                 launch a child run (of agents whose channel goes both ways; children.py)
+    {"t": "cancel", "run_id": "...", "reason": "..."}            cancel a child run; one that has ended stays as it is
     {"t": "warning", "text": "..."}                              goes to the result's warnings
     {"t": "result", "output": ...}                the run's output; a process has to send one, or an error, and then to exit well
     {"t": "error", "kind": "execution_failed", "message": "...", "details": {"traceback": "..."}}     the run failed

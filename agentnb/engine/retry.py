@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agentnb.engine.work import RetryPlan
 from agentnb.events import Json
-from agentnb.states import RETRYABLE, ErrorKind
+from agentnb.states import worth_retrying
 
 #: A reset that is farther away than this is not believed.
 MAX_RESET_S = 8 * 24 * 3600.0
@@ -51,4 +51,4 @@ def again(plan: RetryPlan | None, attempt: int, error: Json, exit_code: int | No
     """Whether attempt number `attempt`, which failed with `error`, is followed by another one."""
     if plan is None or attempt >= plan["max_attempts"] or too_late(plan, error, timeout_s):
         return False
-    return RETRYABLE[ErrorKind(error["kind"])] or (exit_code is not None and exit_code in plan["on_exit_codes"])
+    return worth_retrying(error) or (exit_code is not None and exit_code in plan["on_exit_codes"])

@@ -46,7 +46,8 @@ class SessionHost:
         """Record an event and pass it on."""
         self.recorder.emit(event)
         if self._parents and isinstance(event, RunFinished) and (parent := self._parents.pop(event.run_id, None)) is not None:
-            parent.own_children().over(event)
+            child = self.live.get(event.run_id)
+            parent.own_children().over(event, {} if child is None else child.agent.totals())
 
     def used(self, run_id: str, tokens: int, cost_usd: float) -> None:
         """A run has used so much so far."""

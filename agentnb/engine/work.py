@@ -90,6 +90,7 @@ class Work(TypedDict):
     `traceparent`: W3C trace context for the run's processes. `pid`: of the process that a hosted coroutine lives in.
     `group`: at most `group_parallel` runs of that group at once.
     `children`: the channel goes both ways, and the agent may launch child runs (engine/children.py). `bound`: it ends with its parent.
+    `sums`: the tokens and cost of its child runs are shown as its own; they count for budgets, and in sums, with the child runs only.
     `budget_option`: an option of the program that bounds what it spends; it is given the dollars that remain when the program starts.
     `budget`, `group_budget`: what the run, or its group, may spend (engine/budget.py).
     `capture`: execution.Capture. `artifacts`: glob patterns below `cwd`. `workspace`: where it works instead (engine/workspace.py).
@@ -129,6 +130,7 @@ class Work(TypedDict):
     budget_option: NotRequired[str]
     children: NotRequired[bool]
     bound: NotRequired[bool]
+    sums: NotRequired[bool]
     group_budget: NotRequired[dict[str, Any]]
     workspace: NotRequired[WorkspacePlan]
     service: NotRequired[ServicePlan]

@@ -76,7 +76,7 @@ _ARTIFACT = _insert("artifacts", fold.ARTIFACT_COLUMNS)
 _SPENT = (
     "SELECT sum(cost_usd), sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0) + coalesce(cache_read_tokens, 0)"
     " + coalesce(cache_write_tokens, 0)), min(started_at) FROM runs"
-    " WHERE session_id = ? AND target_kind IS NOT 'replay' AND reused_from IS NULL"
+    " WHERE session_id = ? AND target_kind IS NOT 'replay' AND target_kind IS NOT 'swarm' AND reused_from IS NULL"
 )
 _OUTPUT = "INSERT OR REPLACE INTO logs (run_id, stream, size, inline, path) VALUES (?, ?, ?, ?, ?)"
 

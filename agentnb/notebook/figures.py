@@ -6,12 +6,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agentnb.notebook.ansi import last_line, plain
 from agentnb.notebook.budget import NEARLY, Budget
-from agentnb.notebook.snapshot import RunSnapshot, StepSnapshot
+from agentnb.notebook.snapshot import GroupSnapshot, RunSnapshot, StepSnapshot
 
 #: A shape for each status, so that colour is never the only sign. All are text glyphs, none an emoji.
 SHAPES = {
@@ -248,10 +248,12 @@ def counts(found: dict[str, int]) -> list[tuple[str, int]]:
     return told[: 2 * len(ORDER)]
 
 
-def totals(runs: Iterable[RunSnapshot]) -> list[tuple[str, str]]:
+def totals(group: GroupSnapshot) -> list[tuple[str, str]]:
     """What several runs used together, as (label, text), without what is not known."""
-    runs = list(runs)
+    runs: Sequence[RunSnapshot] = group.runs
     cpu = [run.cpu_s for run in runs if run.cpu_s is not None]
+    if group.kind == "session":  # the workers of its swarms are among its runs
+        runs = [run for run in runs if run.kind != "swarm"]
     tokens = [n for run in runs for n in (run.input_tokens, run.output_tokens) if n is not None]
     cost = [run.cost_usd for run in runs if run.cost_usd is not None]
     rows = [

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, cast, get_args, get_type_hints
 
-from agentnb.absent import of_session
 from agentnb.commands import Python, Spec
+from agentnb.declared import Declared
 from agentnb.errors import ConfigError
 from agentnb.execution import AnySpec, ExecutionConfig
 from agentnb.notebook.arguments import Option, option_of, options_of
@@ -43,6 +43,8 @@ class Kind:
             raise ConfigError(f"the cell is empty; write the {self.body} of the {self.name} run below the first line")
         fields = self.spec.model_fields.keys() - ExecutionConfig.model_fields.keys()
         own = {name: values.pop(name) for name in fields & values.keys()}
+        if issubclass(self.spec, Declared):
+            return cast("AnySpec", self.spec(_file_or_spec(body, self.name), **own))
         cell = _argv(text) if self.body == "argv" else text.strip() if self.body == "path" else text
         return cast("AnySpec", self.spec(**own | {self.body: cell}))
 
@@ -52,6 +54,15 @@ def _argv(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as bad:
         raise ConfigError(f"the cell is no list of words: {bad}") from None
+
+
+def _file_or_spec(text: str, kind: str) -> str | dict[str, Any]:
+    """The path that the cell holds, or the spec itself, as data; its faults are told with the lines of the cell."""
+    if "\n" not in text.strip() and ": " not in text:
+        return text.strip()
+    from agentnb.agents.spec_file import text_data  # reading YAML is for cells that hold some
+
+    return text_data(f"\n{text}", "cell", cast("Any", kind.capitalize()))
 
 
 def _python(text: str, words: list[str], namespace: Mapping[str, Any]) -> Python:
@@ -80,6 +91,8 @@ def _kind(spec: type[Spec], launch: dict[str, Option]) -> Kind:
     verbs = [name for name in vars(Verbs) if not name.startswith("_") and name != "launch"]
     body = next((name for name in _BODIES if name in spec.model_fields), "argument")
     fields = [] if spec is Python else [name for name in spec.model_fields if name != body]
+    if issubclass(spec, Declared):
+        fields = ["input", "sha256"]
     name = next((verb for verb in verbs if verb == type_ or type_.startswith(f"{verb}_")), type_)
     return Kind(name, spec, body, OWN | options_of(spec, fields) | launch)
 
@@ -91,4 +104,4 @@ def kind_of(name: str) -> Kind:
         return known[name]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
-    raise ConfigError(of_session(name) or f"there is no kind of run {name!r}; {hint}")
+    raise ConfigError(f"there is no kind of run {name!r}; {hint}")

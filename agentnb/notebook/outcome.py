@@ -8,7 +8,7 @@ from pathlib import Path
 from agentnb.events import Json, RunFinished
 from agentnb.notebook.reading import kept_bytes
 from agentnb.results import CommandError, CommandResult, CommandStatus, ExecutionMetadata, ResourceUsage
-from agentnb.states import RETRYABLE, ErrorKind, RunStatus
+from agentnb.states import ErrorKind, RunStatus, worth_retrying
 
 _COMMAND_STATUS = {
     RunStatus.COMPLETED: CommandStatus.SUCCESS,
@@ -42,7 +42,7 @@ def make_result(final: RunFinished, *, name: str, spec: Json, root: Path, trace_
         status=status,
         command_status=CommandStatus.RESOURCE_LIMIT_EXCEEDED if over else _COMMAND_STATUS.get(status, CommandStatus.FAILED),
         reason=detail.get("reason"),
-        retryable=kind is not None and RETRYABLE[kind],
+        retryable=error is not None and worth_retrying(error),
         output=final.output,
         output_source=detail.get("output_source"),
         stdout_bytes=(final.stdout or {}).get("size", 0),

@@ -78,7 +78,7 @@ def head_state(group: GroupSnapshot) -> Json:
         "ended": sum(run.done for run in group.runs),
         "until": figures.ends_at(group.runs),
         "counts": [(figures.shape(name), figures.short(name, 20), count) for name, count in figures.counts(group.counts)],
-        "facts": figures.totals(group.runs),
+        "facts": figures.totals(group),
         "budget": budget_state(group.budget),
     }
 

@@ -133,7 +133,7 @@ def _group_html(group: GroupSnapshot) -> str:
     runs = shown_runs(group.runs, MAX_ROWS)
     counts = [(name, str(count)) for name, count in figures.counts(group.counts)]
     parts = [_head_html(group, group_status(group), [_runs_word(len(group.runs))])]
-    parts += [_facts_html([*counts, *figures.totals(group.runs)]), _budget_html(group.budget)]
+    parts += [_facts_html([*counts, *figures.totals(group)]), _budget_html(group.budget)]
     if not runs:
         return "".join([*parts, '<p class="anb-m">No runs yet.</p>'])
     with_params = any(run.params for run in runs)
@@ -218,7 +218,7 @@ def _group_text(group: GroupSnapshot) -> list[str]:
     told = ", ".join(f"{count} {name}" for name, count in figures.counts(group.counts)) or "no runs yet"
     name = figures.short(group.name or group.id, 60)
     lines = [f"{figures.shape(status)} {status}  {name}  {_runs_word(len(group.runs))}: {told}"]
-    totals = [f"{label} {text}" for label, text in figures.totals(group.runs)]
+    totals = [f"{label} {text}" for label, text in figures.totals(group)]
     lines.extend(["  " + " · ".join(totals)] if totals else [])
     lines.extend([f"  budget {figures.budget_told(group.budget)}"] if group.budget else [])
     runs = shown_runs(group.runs, MAX_ROWS)

@@ -12,7 +12,7 @@ from weakref import WeakMethod
 
 from agentnb import requests
 from agentnb.agents.compile import DEFAULT_GRACE_S, secrets_of
-from agentnb.agents.fill import fill
+from agentnb.agents.fill import fill, named
 from agentnb.agents.filling import again
 from agentnb.engine.client import Client
 from agentnb.engine.interrupts import Deferred
@@ -208,7 +208,7 @@ class Session(Verbs, SessionHistory):
         if given.budget:
             group["group_budget"] = given.budget
         batch, origin = self._batch(given, config, group), []
-        name = batch.title(spec, given.name)
+        name = batch.title(named(spec), given.name)
         for number, row in enumerate(rows):
             filled = fill(spec, given.params | row) if repeats == 1 else None
             for repeat in range(repeats):
@@ -443,14 +443,6 @@ class Session(Verbs, SessionHistory):
         self.end(cancel=kind is not None, reason="the session's block raised" if kind else "the session ended")
 
     # --- how it shows itself
-
-    if not TYPE_CHECKING:  # type checkers shall go on to refuse unknown names
-
-        def __getattr__(self, name: str) -> object:
-            """Say what is there instead of a name of a later version."""
-            from agentnb.absent import of_session
-
-            raise AttributeError(of_session(name) or f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def snapshot(self) -> GroupSnapshot:
         """Its state now, as views show it."""

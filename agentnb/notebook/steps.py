@@ -43,7 +43,12 @@ class StepLog:
         if event.step_id in self._steps:
             return
         step = StepSnapshot(
-            event.step_id, event.kind, event.name, parent_id=event.parent_id, started_at=event.at / 1e6, input=brief(event.input)
+            event.step_id,
+            event.kind,
+            event.name,
+            parent_id=event.parent_id,
+            started_at=event.at / 1e6,
+            input=_given(event.kind, event.input),
         )
         self._steps[step.id] = step
         self._trim()
@@ -118,7 +123,7 @@ def _of_row(row: Json) -> StepSnapshot:
         row["parent_id"],
         started / 1e6 if started is not None else None,
         took,
-        brief(_decoded(row["input"])),
+        _given(row["kind"], _decoded(row["input"])),
         brief(_decoded(row["output"])),
         cut(row["error"] or ""),
         row["exit_code"],
@@ -126,6 +131,13 @@ def _of_row(row: Json) -> StepSnapshot:
         row["output_tokens"],
         row["cost_usd"],
     )
+
+
+def _given(kind: str | None, value: Any) -> str:
+    """What a step was given; of a worker of a swarm without the id of the run that did its work."""
+    if kind == "worker" and isinstance(value, dict) and value.keys() == {"input", "run_id"}:
+        value = value["input"]
+    return brief(value)
 
 
 def _decoded(text: str | None) -> Any:

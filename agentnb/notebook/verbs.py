@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentnb.a2a import A2A
 from agentnb.commands import Command, Python, Shell, Spec, Test
+from agentnb.declared import Agent
 from agentnb.notebook.handles import RunHandle
 from agentnb.programs import Claude
 from agentnb.prompts import LocalModel
 from agentnb.replay import Replay
+from agentnb.swarms import Swarm
 
 
 class Verbs:
@@ -54,6 +56,25 @@ class Verbs:
         ConfigError, with file and line, for a file that is no whole recording.
         """
         return self.launch(Replay(path, speed=speed), **options)
+
+    def agent(self, spec: str | Path | Mapping[str, Any], **options: Any) -> RunHandle:
+        """Run the agent that a YAML file describes, or the same as a mapping: ``session.agent("reviewer.yaml", input={"path": "src"})``.
+
+        `input` is checked against the spec's JSON Schema before anything starts, the output against its own after the run. Options: see
+        `launch`; they win over what the spec says, that over the session's. Raises SpecError with all that is wrong with the file,
+        ConfigError that names what of the input does not fit, RuntimeUnavailable for a runtime that is not there.
+        """
+        return self._launch_spec(Agent, spec, options)
+
+    def swarm(self, spec: str | Path | Mapping[str, Any], **options: Any) -> RunHandle:
+        """Run the swarm that a YAML file describes, or the same as a mapping: ``session.swarm("review.yaml", input={"path": "src"})``.
+
+        `input` is checked against the swarm's JSON Schema before anything starts. Each worker is a child run with a history of its own;
+        `steps` has the tree of workers and flows, `output` what the file says, and tokens and cost are the sums of the workers'.
+        Cancelling it, or its timeout, ends all of them. Options: see `launch`; they win over what the file says. Raises SpecError with
+        all that is wrong with the file and those that it names, ConfigError that names what of the input does not fit.
+        """
+        return self._launch_spec(Swarm, spec, options)
 
     def claude(self, prompt: str, **options: Any) -> RunHandle:
         """Give the claude command line a prompt (see Claude for `model`, `tools`, `permission_mode` ...). Options: see `launch`.

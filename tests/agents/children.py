@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
 from agentnb.engine.reports import ReportLines
+from tests.agents.nursery import Forked, Nursery
 
 WAIT_S = 60
 
@@ -19,7 +20,7 @@ WAIT_S = 60
 class Child:
     """One child process and what it reports, but for the report that nothing follows."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     channel: int
     reports: list[dict[str, Any]] = field(default_factory=list)
     stdout: bytes = b""
@@ -30,23 +31,27 @@ class Child:
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @classmethod
-    def start(cls, work: dict[str, Any], **options: Any) -> Self:
-        """Start the work's process with payload and channel."""
+    def start(cls, work: dict[str, Any], *, nursery: Nursery | None = None, **options: Any) -> Self:
+        """Start the work's process with payload and channel; forked, if there is a `nursery`, which takes no other option than `env`."""
         payload = os.memfd_create("payload")
         os.write(payload, b64decode(work["payload"]))
         reading, writing = os.pipe()
         out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed in wait
         env = dict(options.pop("env", os.environ)) | {"AGENTNB_PAYLOAD_FD": str(payload), "AGENTNB_CHANNEL_FD": str(writing)}
-        process = subprocess.Popen(
-            work["argv"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            env=env,
-            pass_fds=(payload, writing),
-            start_new_session=True,
-            **options,
-        )
+        process: subprocess.Popen[bytes] | Forked
+        if nursery is not None:
+            process = nursery.start(work["argv"], env, (payload, writing, out.fileno(), err.fileno()), **options)
+        else:
+            process = subprocess.Popen(
+                work["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=env,
+                pass_fds=(payload, writing),
+                start_new_session=True,
+                **options,
+            )
         os.close(payload)
         os.close(writing)
         child = cls(process, reading, _streams=(out, err))

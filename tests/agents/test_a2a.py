@@ -28,16 +28,25 @@ from agentnb.errors import ConfigError, RuntimeUnavailable, TemplateError
 from tests.agents.a2a_server import Agent
 from tests.agents.chat_server import ChatServer, Handler, flood, ok, reset, status
 from tests.agents.children import Child, run
+from tests.agents.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60
 SECRET = "k-hunter2-9"
+#: To import the SDK takes ten times as long as what most tests are about. Runs of a session start without it, as they do everywhere.
+NURSERY = Nursery("agentnb.agents.a2a_talk")
 
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
     with Agent() as found:
         yield found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nursery() -> Iterator[None]:
+    with NURSERY:
+        yield
 
 
 @pytest.fixture
@@ -51,7 +60,7 @@ def work(url: str, message: str | None = None, **fields: Any) -> dict[str, Any]:
 
 
 def ask(url: str, message: str | None = None, **fields: Any) -> Child:
-    return run(work(url, message, **fields))
+    return run(work(url, message, **fields), nursery=NURSERY)
 
 
 def error_of(child: Child) -> dict[str, Any]:
@@ -151,16 +160,16 @@ def test_an_agent_that_breaks_down_fails_the_run(agent: Agent, path: str) -> Non
 @EVERY
 def test_a_reply_answers_the_task_that_waits_and_then_goes_on_in_the_context(agent: Agent, path: str) -> None:
     spec = nb.A2A(agent.url + path, "ask which colour?", data={"a": 1})
-    asking = run(A2A_AGENT.work(spec, Asked("r", {}, "/")))
+    asking = run(A2A_AGENT.work(spec, Asked("r", {}, "/")), nursery=NURSERY)
     context_id, task_id, waits = Conversation.read(name := asking.all("usage")[-1]["agent_session"])
     assert waits
     answer = A2A_AGENT.reply(spec, "echo blue", Finished(None, name))
     assert (answer.message, answer.data, answer.context_id, answer.task_id) == ("echo blue", None, context_id, task_id)
-    answered = run(A2A_AGENT.work(answer, Asked("r", {}, "/")))
+    answered = run(A2A_AGENT.work(answer, Asked("r", {}, "/")), nursery=NURSERY)
     assert answered.all("result")[0]["output"] == "blue"
     name = answered.all("usage")[-1]["agent_session"]
     assert Conversation.read(name) == (context_id, task_id, False)
-    again = run(A2A_AGENT.work(A2A_AGENT.reply(answer, "echo green", Finished("blue", name)), Asked("r", {}, "/")))
+    again = run(A2A_AGENT.work(A2A_AGENT.reply(answer, "echo green", Finished("blue", name)), Asked("r", {}, "/")), nursery=NURSERY)
     assert again.all("result")[0]["output"] == "green"
     told = agent.told("order", "echo green")
     assert (told["context"], told["references"]) == (context_id, [task_id])
@@ -171,7 +180,7 @@ def test_a_reply_answers_the_task_that_waits_and_then_goes_on_in_the_context(age
     [("", signal.SIGTERM), ("", signal.SIGINT), ("/plain", signal.SIGTERM), ("/rest", signal.SIGTERM), ("/old", signal.SIGTERM)],
 )
 def test_a_signal_cancels_the_task_at_the_agent_before_the_end(agent: Agent, path: str, number: int) -> None:
-    child = Child.start(work(agent.url + path, "hang"))
+    child = Child.start(work(agent.url + path, "hang"), nursery=NURSERY)
     child.until("usage")
     child.process.send_signal(number)
     assert child.wait() == -number
@@ -422,7 +431,7 @@ def test_an_agent_that_never_answers_delays_the_end_of_a_cancelled_run_a_little_
 
     with ChatServer(b"") as server:
         server.answers = [card_of(server), silent]
-        child = Child.start(work(at(server), "Hi"))
+        child = Child.start(work(at(server), "Hi"), nursery=NURSERY)
         child.until("step")
         start = time.monotonic()
         child.process.terminate()
@@ -473,11 +482,14 @@ def test_twenty_at_once_get_their_own_answers(agent: Agent, session: nb.Session)
 
 def test_secrets_are_nowhere_in_the_record(agent: Agent, session: nb.Session, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_KEY", SECRET)
-    for fields in ({"api_key": nb.Secret(SECRET)}, {"api_key": "AGENT_KEY"}, {"headers": {"X-Key": nb.Secret(SECRET)}}):
-        for order in (f"echo {SECRET}", f"fail {SECRET}", f"data {SECRET}"):
-            run = session.a2a(agent.url, order, data={"k": SECRET}, **fields)
-            run.wait(WAIT_S)
-            assert "hunter2" not in repr([run, run.spec, run.stdout, run.stderr, run.result, run.steps, run.output])
+    runs = [
+        session.a2a(agent.url, order, data={"k": SECRET}, **fields)
+        for fields in ({"api_key": nb.Secret(SECRET)}, {"api_key": "AGENT_KEY"}, {"headers": {"X-Key": nb.Secret(SECRET)}})
+        for order in (f"echo {SECRET}", f"fail {SECRET}", f"data {SECRET}")
+    ]
+    for one in runs:
+        one.wait(2 * WAIT_S)
+        assert "hunter2" not in repr([one, one.spec, one.stdout, one.stderr, one.result, one.steps, one.output])
     session.end()
     assert [path for path in store.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()] == []
     with closing(sqlite3.connect(store / "history.db")) as db:
@@ -559,7 +571,7 @@ def test_a_machine_without_the_sdk_says_what_to_install(monkeypatch: pytest.Monk
 def test_an_sdk_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a2a.py").write_text("raise ImportError('two versions of it')")
     monkeypatch.syspath_prepend(tmp_path)
-    error = error_of(ask("http://127.0.0.1:1", "Hi"))
+    error = error_of(run(work("http://127.0.0.1:1", "Hi")))
     assert error["kind"] == "startup_failed"
     assert "two versions of it; run: pip install --upgrade" in error["message"]
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import agentnb as nb
 from agentnb.agents.again import NoValues, call_of, check_values, config_of, target_again, written
 from agentnb.agents.compile import target_of
+from agentnb.agents.fill import fill
 from agentnb.execution import AnySpec, ExecutionConfig
 
 FULL: dict[str, Any] = {
@@ -62,6 +63,8 @@ def test_values_of_variables_have_to_be_given() -> None:
         check_values(target, again, {"B", "C"})
 
 
+HEAD: dict[str, Any] = {"apiVersion": "v1", "id": "a"}
+LINE = {"type": "shell", "command": "a {{input.x}}"}
 SPECS: list[Any] = [
     nb.Shell("echo {x} '{{not}} a template'", shell="bash", working_dir="/tmp", env={"A": "1"}), nb.Command(["a", "b c"]),
     nb.Test("make", expected_exit_code=3, validation_script="true"), nb.LocalModel("hi", temperature=0.5, seed=3, messages=[
@@ -69,6 +72,8 @@ SPECS: list[Any] = [
     nb.OpenAICompatible("http://a/v1", "m", "p", api_key="SOME_KEY", extra={"top_k": 1}), nb.A2A("http://a", "hi", data={"a": [1]}),
     nb.Replay("run.jsonl", speed=None), nb.Claude("hi", tools=["Read"], context=["a.md"], mcp_config={"mcpServers": {}}),
     nb.JsonLines(["agent", "--json"], output="a.b"),
+    fill(nb.Agent(HEAD | {"kind": "Agent", "command": LINE}, input={"x": 1}), {}),
+    fill(nb.Swarm(HEAD | {"kind": "Swarm", "workers": [{"name": "a", "command": LINE}]}, input={"x": 1}), {}),
 ]  # fmt: skip
 
 

@@ -52,6 +52,8 @@ DECIDED = {
     ),
     "json_lines": ({"argv", "text", "output"}, _PLACE),
     "replay": ({"path", "speed"}, {"type"}),
+    "swarm": ({"input", "sha256"}, {"type", "path", "spec"}),
+    "agent": ({"input"}, {"type", "path", "spec", "sha256", "goes_on"}),
 }  # fmt: skip
 
 

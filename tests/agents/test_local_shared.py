@@ -134,7 +134,7 @@ def test_a_timeout_covers_the_answer(session: nb.Session) -> None:
 
 def test_a_killed_server_fails_its_runs_by_name_and_a_retry_gets_another_one(session: nb.Session) -> None:
     lost = ask(session, LONG, max_tokens=900, seed=1)
-    retried = ask(session, LONG, max_tokens=500, seed=1, retry=nb.Retry(max_attempts=3, initial_delay=0.01))
+    retried = ask(session, LONG, max_tokens=200, seed=1, retry=nb.Retry(max_attempts=3, initial_delay=0.01))
     until(lambda: len(lost.stdout) > 20 and len(retried.stdout) > 20)
     found = {process.pid: process for process in servers()}
     for process in found.values():

@@ -24,8 +24,17 @@ from agentnb.errors import ConfigError, RuntimeUnavailable, TemplateError
 from agentnb.prompts import OpenAICompatible
 from tests.agents.chat_server import DONE, ChatServer, event, flood, ok, reset, status, text
 from tests.agents.children import Child, run
+from tests.agents.nursery import Nursery
 
+#: Runs of a session start without it, as they do everywhere.
+NURSERY = Nursery("agentnb.agents.openai_child")
 HELLO = ok(text("Hel"), text("lo", "stop"), event(choices=[], usage={"prompt_tokens": 9, "completion_tokens": 3}), DONE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nursery() -> Iterator[None]:
+    with NURSERY:
+        yield
 
 
 def work(server: ChatServer, prompt: str = "Hi", **options: Any) -> dict[str, Any]:
@@ -35,7 +44,7 @@ def work(server: ChatServer, prompt: str = "Hi", **options: Any) -> dict[str, An
 
 def ask(server: ChatServer, prompt: str = "Hi", **options: Any) -> Child:
     env = options.pop("env", dict(os.environ))
-    return run(work(server, prompt, **options), env=env)
+    return run(work(server, prompt, **options), nursery=NURSERY, env=env)
 
 
 def fault(answer: Any, **options: Any) -> dict[str, Any]:
@@ -108,8 +117,8 @@ def test_an_answer_that_is_there_is_kept_although_its_server_does_not_say_that_i
         connection.settimeout(60)
         connection.recv(1)
 
-    with ChatServer(stay) as server:
-        child = ask(server)
+    with ChatServer(stay) as server, Nursery("tests.agents.hasty") as hasty:
+        child = run(work(server), nursery=hasty)
     assert (child.code, child.all("result")) == (0, [{"t": "result", "output": "Hello"}])
 
 

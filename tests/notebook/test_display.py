@@ -173,9 +173,11 @@ def test_views_are_drawn_on_the_loop_thread_only() -> None:
 
 
 EXECUTE = """
-import sys, time, nbformat, nbclient
+import sys, time
+sys.modules["rfc3987_syntax"] = None  # to import it takes as long as to start a kernel, and no notebook needs the format "iri"
+import nbformat, nbclient
 book = nbformat.read(sys.argv[1], 4)
-pause = lambda **_: time.sleep(float(sys.argv[2]))
+pause = lambda cell_index, **_: cell_index == 1 and time.sleep(float(sys.argv[2]))
 nbclient.NotebookClient(book, timeout=60, on_cell_complete=pause).execute()
 nbformat.write(book, sys.argv[1])
 """
@@ -183,7 +185,10 @@ FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPY
 
 
 def outputs_of(mode: str, *cells: str, tmp_path: Path, pause_s: float = 0) -> list[Any]:
-    """What these cells show when nbclient runs them, without a front end; in a process of its own, whose sockets go with it."""
+    """What these cells show when nbclient runs them, without a front end; in a process of its own, whose sockets go with it.
+
+    `pause_s`: between the first and the second.
+    """
     path = tmp_path / "book.ipynb"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (SETUP, *cells)])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import ipywidgets
@@ -190,25 +191,36 @@ BLOCK = "import sys\nsys.modules.update(dict.fromkeys({names!r}))\n"
 LIVE = "other = FakeSource(a_run())\nshow(other, loop)"
 
 
+MODES = [
+    (("anywidget",), "auto", {WIDGET, "text/html", "text/plain"}),
+    (("anywidget",), "LIVE", {WIDGET, "text/html", "text/plain"}),
+    (("anywidget",), "static", {"text/html", "text/plain"}),
+    (("anywidget",), " Text ", {"text/plain"}),
+    (("anywidget", "ipywidgets"), "auto", {"text/html", "text/plain"}),
+    (("anywidget", "ipywidgets"), "live", {"text/html", "text/plain"}),
+    ((), "nonsense", {WIDGET, "text/html", "text/plain"}),
+    ((), "live", {WIDGET, "text/html", "text/plain"}),
+]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Future[list[Any]]]:
+    """What the cells show in each of `MODES`. To start a kernel takes nearly all of the time, so two do it at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return {
+            (missing, mode): pool.submit(
+                outputs_of, mode, BLOCK.format(names=missing), SHOW, DONE, LIVE, tmp_path=tmp_path_factory.mktemp("kernel")
+            )
+            for missing, mode, _ in MODES
+        }
+
+
 @pytest.mark.kernels
-@pytest.mark.parametrize(
-    ("missing", "mode", "running"),
-    [
-        (("anywidget",), "auto", {WIDGET, "text/html", "text/plain"}),
-        (("anywidget",), "LIVE", {WIDGET, "text/html", "text/plain"}),
-        (("anywidget",), "static", {"text/html", "text/plain"}),
-        (("anywidget",), " Text ", {"text/plain"}),
-        (("anywidget", "ipywidgets"), "auto", {"text/html", "text/plain"}),
-        (("anywidget", "ipywidgets"), "live", {"text/html", "text/plain"}),
-        ((), "nonsense", {WIDGET, "text/html", "text/plain"}),
-        ((), "live", {WIDGET, "text/html", "text/plain"}),
-    ],
-)
+@pytest.mark.parametrize(("missing", "mode", "running"), MODES)
 def test_a_kernel_without_some_widgets_shows_what_it_can_in_each_mode(
-    missing: tuple[str, ...], mode: str, running: set[str], tmp_path: Any
+    missing: tuple[str, ...], mode: str, running: set[str], kernels: dict[Any, Future[list[Any]]]
 ) -> None:
-    block = BLOCK.format(names=missing)
-    _, ended, _, live = outputs_of(mode, block, SHOW, DONE, LIVE, tmp_path=tmp_path)
+    _, ended, _, live = kernels[missing, mode].result()
     shown = [output for output in ended if output["output_type"] == "display_data"]
     assert [set(output["data"]) for output in shown] == [running - {WIDGET}]
     assert "✓ completed" in shown[0]["data"]["text/plain"]

@@ -239,10 +239,11 @@ def test_an_adapter_of_another_package_with_a_parser_of_its_own(session, quiz: C
 def test_a_parser_that_breaks_costs_its_own_run_only(
     session, quiz: Callable[..., object], mode: str, kind: str, says: str, monkeypatch: pytest.MonkeyPatch
 ):
-    other = session.shell("sleep 1; echo other")
+    other = session.shell("while [ ! -e go ]; do sleep 0.02; done; echo other")
     result = session.launch(quiz("why", mode=mode)).wait("30s")
     assert (result.status, result.error.kind) == ("failed", kind)
     assert says in result.error.message
+    Path("go").touch()
     assert other.wait("30s").stdout == "other\n"
 
 

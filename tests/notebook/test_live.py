@@ -59,7 +59,8 @@ def test_events_move_the_run_to_its_end(live) -> None:
     assert (final.started_at, final.finished_at, final.params) == (2.0, 4.0, {"a": 1})
 
 
-def test_a_run_that_is_lost_says_whether_it_ran_and_keeps_its_log(live, tmp_path) -> None:
+def test_a_run_that_is_lost_says_whether_it_ran_and_keeps_its_log(live, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("agentnb.notebook.aftermath._DOUBT_S", 0.2)
     live.on_event(RunStarted("r", "pid:1"))
     (tmp_path / "runs" / "r").mkdir(parents=True)
     (tmp_path / "runs" / "r" / "stdout.log").write_bytes(b"half a line")
@@ -69,7 +70,8 @@ def test_a_run_that_is_lost_says_whether_it_ran_and_keeps_its_log(live, tmp_path
     assert live.output.read("stderr") == b""
 
 
-def test_a_run_that_is_lost_before_it_started_was_cancelled(live) -> None:
+def test_a_run_that_is_lost_before_it_started_was_cancelled(live, monkeypatch) -> None:
+    monkeypatch.setattr("agentnb.notebook.aftermath._DOUBT_S", 0.2)
     live.on_lost("the supervisor died")
     live.ended.wait(10)
     assert (live.status, live.final.error["message"]) == ("cancelled", "the supervisor died")

@@ -91,10 +91,10 @@ def _end(t: str) -> str:
     return f"CASE WHEN {lost} THEN NULL ELSE coalesce({t}.finished_at, :now) END"
 
 
-_COST_OF_RUN = "cost as the agent reported it; that of a replay or a reused run is not spent again"
+_COST_OF_RUN = "cost as the agent reported it; that of a replay or a reused run is not spent again; of a swarm the sum of its workers' runs"
 _COST_OF_STEP = (
     "cost: of an attempt all of it, as the agent reported it; of a turn its share, by its tokens; of a tool what its sub-agent used, 0 for "
-    "other tools; what no step is known to have used is the attempt's only"
+    "other tools; of a worker that of its run; what no step is known to have used is the attempt's only"
 )
 
 
@@ -286,9 +286,10 @@ SESSIONS = Frame(
         Column("cancelled", _count("+r.status IN ('cancelled', 'interrupted')"), COUNT, "runs that were cancelled or cut off"),
         Column(
             "cost_usd",
-            "(SELECT sum(cost_usd) FROM runs r WHERE r.session_id = s.id AND r.replay_of IS NULL AND r.reused_from IS NULL)",
+            "(SELECT sum(cost_usd) FROM runs r WHERE r.session_id = s.id AND r.replay_of IS NULL AND r.reused_from IS NULL"
+            " AND r.target_kind IS NOT 'swarm')",
             NUMBER,
-            "cost of its runs, replays and reused runs left out",
+            "cost of its runs, replays and reused runs left out; swarms, too, whose workers are runs of their own",
             "USD",
         ),
     ),

@@ -8,7 +8,8 @@ import sqlite3
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from agentnb.commands import Command, Python, Shell
+from agentnb.commands import Command, Python, Shell, Spec
+from agentnb.declared import Agent
 from agentnb.execution import AnySpec, Handler
 from agentnb.history.jsontext import bindable
 from agentnb.history.reader import reading
@@ -45,6 +46,8 @@ DEFAULTS: dict[str, Need] = {
     "local_model": Need(None, 320 * _MB, 100.0),
     "openai_compatible": Need(None, 64 * _MB, 5.0),
     "a2a": Need(None, 96 * _MB, 5.0),
+    "json_lines": Need(None, None, None),
+    "swarm": Need(None, 48 * _MB, None),
 }
 
 _RUNS = """SELECT run_s, peak_memory_bytes, cpu_s FROM runs
@@ -79,7 +82,7 @@ def estimate(root: Path, spec: AnySpec | Handler) -> Estimate:
     )
 
 
-def default_kind(spec: AnySpec | Handler) -> str:
+def default_kind(spec: Spec | Handler) -> str:
     """The row of `DEFAULTS` for a spec."""
     match spec:
         case Handler():
@@ -88,8 +91,10 @@ def default_kind(spec: AnySpec | Handler) -> str:
             return "git" if _program(spec) == "git" else "shell"
         case Python():
             return "coroutine" if inspect.iscoroutinefunction(spec.function) else "python"
+        case Agent():
+            return default_kind(spec.bound.command)
         case _:
-            return spec.type
+            return str(getattr(spec, "type", ""))
 
 
 def _default(spec: AnySpec | Handler) -> Estimate:
