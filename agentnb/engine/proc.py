@@ -1,9 +1,10 @@
 # ruff: noqa: SIM105 - contextlib would make the spawner bigger
-"""What /proc says of processes. Imported by the spawner: nothing heavier than `os` may be imported here."""
+"""What /proc says of processes, and what is done to one. Imported by the spawner: nothing heavier than `os` may be imported here."""
 
 from __future__ import annotations
 
 import os
+import resource
 from errno import EMFILE, ENFILE, ENOMEM
 
 TYPE_CHECKING = False
@@ -126,6 +127,25 @@ def send_signal(pid: int, signo: int) -> None:
         os.kill(pid, signo)
     except OSError:
         pass
+
+
+def let_go() -> None:
+    """Reap children that have ended."""
+    try:
+        for _ in range(1000):
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                return
+    except ChildProcessError:
+        pass
+
+
+def bound_descriptors(pid: int, most: int) -> None:
+    """Set the RLIMIT_NOFILE of a process that was just started."""
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), hard))
+    except OSError:
+        pass  # it has ended
 
 
 class Kept:

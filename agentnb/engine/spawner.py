@@ -42,7 +42,7 @@ if __name__ == "__main__":  # run by path, isolated: nothing else puts the packa
 from agentnb import lineage
 from agentnb.engine.finding import find_program
 from agentnb.engine.joining import Joined
-from agentnb.engine.proc import Kept, children_of, environ_of, is_live, read_file, relief, send_signal, stat_of
+from agentnb.engine.proc import Kept, bound_descriptors, children_of, environ_of, is_live, let_go, read_file, relief, send_signal, stat_of
 from agentnb.engine.sampler import PERIOD_S, REPORT, Room, Tree
 
 TYPE_CHECKING = False  # the typing module would make this process bigger
@@ -92,6 +92,7 @@ class Spawner:
         self.behind = False
         self.latest: int | None = None  # key of the orphan that was adopted last
         self.nobodys: dict[int, set[int]] = {}  # pid -> keys of the runs that it may have come from, of the others
+        self.told: dict[int, set[int]] = {}  # key -> pids that were sent SIGTERM
         self.reaped: dict[int, tuple[float, int, int | None, int | None, int]] = {}  # key -> what orphans used, to be told
         self.trees: dict[int, Tree] = {}  # key -> what was sampled, until the run is forgotten
         self.next_sample = 0.0
@@ -124,6 +125,7 @@ class Spawner:
         """These runs are over; nothing of them is alive."""
         for key in keys:
             self.keys.pop(key, None)
+            self.told.pop(key, None)
             if (tree := self.trees.pop(key, None)) is not None:
                 tree.close()
         if self.nobodys:
@@ -183,6 +185,8 @@ class Spawner:
         """Send `signo` to every live process of a run and say who they were. SIGKILL goes on while new ones appear, for a moment."""
         if signo != SIGKILL:
             pids = self.members(key)
+            if signo == SIGTERM:
+                self.told[key] = set(pids)
             for pid in pids:
                 send_signal(pid, signo)
         else:
@@ -242,6 +246,9 @@ class Spawner:
             self.nobodys[pid] = set(self.keys)
             if not self.keys:
                 self.end_nobodys(())
+        elif pid not in (told := self.told.get(owner, {pid})):
+            # Its parent, which is gone, started it while it was told to end. What a parent starts to clean up is left to the parent.
+            told.update(self.live_below([pid], SIGTERM))
 
     def mark(self, key: int) -> None:
         """Mark what is started next."""
@@ -461,25 +468,6 @@ class Spawner:
             if found == before:
                 time.sleep(0.01)  # else new ones appear, and it is a race
             signo, before = SIGKILL, found
-
-
-def let_go() -> None:
-    """Reap what has ended."""
-    try:
-        for _ in range(1000):
-            if not os.waitpid(-1, os.WNOHANG)[0]:
-                return
-    except ChildProcessError:
-        pass
-
-
-def bound_descriptors(pid: int, most: int) -> None:
-    """Set the RLIMIT_NOFILE of a process that was just started."""
-    try:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), hard))
-    except OSError:
-        pass  # it has ended
 
 
 def read_all(fd: int) -> bytes:

@@ -116,6 +116,30 @@ def test_a_loop_of_short_processes_ends_without_the_grace(engine: Engine) -> Non
     assert [run.wait(5).status for run in runs] == ["cancelled"] * 4
 
 
+def test_what_a_parent_starts_while_it_is_told_to_end_and_leaves_alone_is_told_as_well(engine: Engine) -> None:
+    code = (  # no shell: a signal is lost in one that has forked and not yet reset its traps
+        "import os, signal\n"
+        "def end(*_):\n os.posix_spawn('/bin/sleep', ['sleep', '1000'], os.environ)\n os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "with open('pids', 'a') as file: print(os.getpid(), file=file)\n"
+        "signal.pause()"
+    )
+    run = engine.launch([sys.executable, "-I", "-S", "-c", code], grace_s=600.0).started()
+    [pid] = pids(1)
+    run.cancel()
+    assert run.wait().status == "cancelled"
+    assert not lives(pid)
+    assert run.pids() == []
+
+
+def test_what_a_parent_starts_to_clean_up_has_its_time(engine: Engine) -> None:
+    line = "trap 'sleep 0.3; echo clean; exit' TERM; echo $$ >> pids; while :; do sleep 0.02; done"
+    run = engine.launch(line, grace_s=600.0).started()
+    pids(1)
+    run.cancel()
+    assert (run.wait().status, run.stdout()) == ("cancelled", b"clean\n")
+
+
 def test_a_fork_storm_ends(engine: Engine) -> None:
     run = engine.launch("trap '' TERM; f() { while :; do sleep 0.05 & sleep 0.02; done; }; f & f & f & wait", grace_s=0.2).started()
     run.cancel()
