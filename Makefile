@@ -7,8 +7,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -n,)
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+# What is installed: all of it at once where a goal needs it, because each call of pip looks at every requirement again.
+INSTALLED := $(VENV)/$(if $(filter test check format bench,$(MAKECMDGOALS)),.dev,.demo)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench lab chromium clean
@@ -16,10 +19,12 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -n,)
 help:
 	@sed -n 's/^#   //p' Makefile
 
-demo: $(VENV)/.demo $(VENV)/.model
+demo: $(INSTALLED) $(VENV)/.model
 	$(BIN)/agentnb demo
 
-test: $(VENV)/.dev $(VENV)/.model chromium check
+# First what each can do beside the others; their output comes when they are done.
+test:
+	@$(MAKE) --no-print-directory --jobs=3 $(SYNC) chromium check $(VENV)/.model
 	$(BIN)/python -m pytest --hypothesis-profile=steady
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; \
 	AGENTNB_HOME="$$store" $(BIN)/python -m pytest --nbval --nbval-current-env \
@@ -38,7 +43,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev $(VENV)/.model
 	@set -e; for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
 
-lab: $(VENV)/.demo $(VENV)/.model
+lab: $(INSTALLED) $(VENV)/.model
 	$(BIN)/agentnb lab --folder notebooks $(if $(SUDO),,-- --allow-root)
 
 clean:
@@ -61,16 +66,16 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(PIP) --editable ".[local,plot,lab]"
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/.demo
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable ".[dev]"
-	@touch $@
+	@touch $(VENV)/.demo $@
 
-$(VENV)/.model: | $(VENV)/.demo
+$(VENV)/.model: | $(INSTALLED)
 	$(BIN)/agentnb model install
 	@touch $@
 
-# The browser tests drive the system's Chromium.
-chromium:
+# The browser tests drive the system's Chromium. It comes while pip works, but after .venv, which may need apt-get too.
+chromium: | $(BIN)/python
 	@command -v chromium >/dev/null || { \
 		command -v apt-get >/dev/null && { [ -z "$(SUDO)" ] || $(SUDO) true 2>/dev/null; } && \
 		$(SUDO) apt-get update -qq && \
