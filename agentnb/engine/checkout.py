@@ -63,14 +63,15 @@ class Checkouts:
         if root is None or git_commit(root) is None:
             return None
         plan = Plan(["sh", "-c", _SCRIPT], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
-        attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
-        self._live.add(attempt)
         try:
-            ended = await attempt.run()
+            attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
+            self._live.add(attempt)
+            try:
+                ended = await attempt.run()
+            finally:
+                self._live.discard(attempt)
         except (SpawnerDied, OSError):  # no descriptors, no processes: nothing is known
             return None
-        finally:
-            self._live.discard(attempt)
         if ended.stop is not None and ended.stop.kind == "timeout":
             self._asked[folder] = (time.monotonic() + SLOW_S, self._asked[folder][1])
         if ended.exit is None or ended.stop is not None:

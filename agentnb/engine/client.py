@@ -85,6 +85,7 @@ class Client:
         self._replies: dict[int, concurrent.futures.Future[Json]] = {}
         self._numbers = 0
         self._env: tuple[int, dict[Any, Any]] = (0, {})
+        self._env_lock = threading.Lock()
         self._log: IO[bytes] | None = None
         self._spawners: dict[int, int] = {}  # descriptors that become readable at their end -> pids
         self.alive = True
@@ -191,14 +192,12 @@ class Client:
         now, (number, last) = _comparable(env), self._env
         if number and last == now:
             return number
-        with Deferred():  # a number that is kept but was not sent would fail every launch that names it
-            with self._lock:
-                number, last = self._env
-                if number and last == now:
-                    return number
-                number += 1
-                self._env = number, dict(now)
-            self.send([requests.SetEnv(number, dict(env))])
+        with Deferred(), self._env_lock:  # a number that is kept but was not sent would fail every launch that names it
+            number, last = self._env
+            if not number or last != now:
+                number, kept = number + 1, dict(now)  # other threads may change it meanwhile
+                self.send([requests.SetEnv(number, {_text(name): _text(value) for name, value in kept.items()})])
+                self._env = number, kept
         return number
 
     def listen(self, run_id: str, listener: Listener) -> None:
@@ -382,7 +381,7 @@ class Client:
 
     def disown(self) -> None:
         """In a forked copy of the process: close the copy of the socket, without a word to the other side."""
-        self._lock = threading.Lock()  # it may be held by a thread that was not copied
+        self._lock, self._env_lock = threading.Lock(), threading.Lock()  # they may be held by threads that were not copied
         self.alive = False
         self._sock.close()
         for fd in self._spawners:
@@ -457,6 +456,10 @@ def _comparable(env: Mapping[str, str]) -> Mapping[Any, Any]:
     """`env`, to be compared only: of os.environ the dict behind it, if there is one, since os.environ decodes every value."""
     behind = getattr(env, "_data", None)
     return behind if isinstance(behind, dict) else env
+
+
+def _text(word: Any) -> str:
+    return word if isinstance(word, str) else os.fsdecode(word)
 
 
 def clients() -> list[Client]:

@@ -365,11 +365,10 @@ class Execution:
     async def process(self, plan: Plan, out: Output | None, on_start: Callable[[int], None] | None = None) -> Ended:
         """Run one process to its end; a spawner that dies under it is a stop with kind runtime_error."""
         assert out is not None  # noqa: S101 - set before every attempt
-        attempt = Attempt(self.host.spawner(), plan, out, self._trouble, on_start or self._on_start)
-        self._current = attempt
-        if self._stop is not None and not self._ending:
-            attempt.stop(self._stop)
         try:
+            attempt = self._current = Attempt(self.host.spawner(), plan, out, self._trouble, on_start or self._on_start)
+            if self._stop is not None and not self._ending:
+                attempt.stop(self._stop)
             ended = await attempt.run()
         except SpawnerDied:
             ended = Ended(stop=self._stop or Stop("failed", "runtime_error", "the process that starts commands was killed; it starts anew"))

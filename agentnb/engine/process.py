@@ -132,14 +132,22 @@ class Spawner:
     """Talks with one spawner process. `owed`: how many starts it was asked for and has not answered."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None], stamp: int = 0) -> None:
-        """Start the process; `on_death` is called once if it goes away by itself. `stamp`: of its runs' marks (lineage.py), or 0: any."""
+        """Start the process; `on_death` is called once if it goes away by itself. `stamp`: of its runs' marks (lineage.py), or 0: any.
+
+        Raises OSError when the system has no room for a process.
+        """
         self._loop = loop
         self._on_death = on_death
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)  # noqa: FBT003 - positional only
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.pid = _fork_spawner(theirs, stamp or lineage.stamp_of(new_id()))
-        theirs.close()
+        try:
+            self.pid = _fork_spawner(theirs, stamp or lineage.stamp_of(new_id()))
+        except OSError:
+            self._sock.close()
+            raise
+        finally:
+            theirs.close()
         self._children: dict[int, Child] = {}
         self._asked: dict[int, asyncio.Future[list[int]]] = {}
         self._silent = 0
@@ -217,18 +225,26 @@ class Spawner:
             self._send(("forget", tuple(over)), [])
 
     def close(self) -> None:
-        """Let the spawner end (it kills whatever is left), and reap it. One that does not end is killed: its children are ours then."""
+        """Let the spawner end, and reap it."""
         if self.alive:
-            self.alive = False
-            self._loop.remove_reader(self._sock)
-            self._loop.remove_writer(self._sock)
-            self._sock.close()
-            os.kill(self.pid, signal.SIGCONT)
-            fd = os.pidfd_open(self.pid)
-            if not select.select([fd], [], [], _END_S)[0]:
-                os.kill(self.pid, signal.SIGKILL)
-            os.close(fd)
-            os.waitpid(self.pid, 0)
+            self.let_go()
+            self.reap()
+
+    def let_go(self) -> None:
+        """Let the spawner end: it kills whatever is left. `reap` has to follow."""
+        self.alive = False
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        os.kill(self.pid, signal.SIGCONT)
+
+    def reap(self) -> None:
+        """Wait for the end of the spawner. One that does not end is killed: its children are ours then."""
+        fd = os.pidfd_open(self.pid)
+        if not select.select([fd], [], [], _END_S)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(fd)
+        os.waitpid(self.pid, 0)
 
     def _watch(self) -> None:
         """See to it that what is owed now is answered."""

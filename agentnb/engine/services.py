@@ -57,6 +57,11 @@ class Service:
             return False
         return not self.pid or is_live(self.pid)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it said that it cannot be used."""
+        return self.ready.done() and self.ready.result()["t"] == "error"
+
     async def _start(self) -> None:
         """Spawn it; what goes wrong is told by `ready`."""
         loop = asyncio.get_running_loop()
@@ -121,6 +126,9 @@ class Services:
     def take(self, plan: ServicePlan, env_id: int) -> Service:
         """The service of this plan, for one more user; it is started when there is none that lives. Raises SpawnerDied."""
         service = self._known.get(plan["key"])
+        if service is not None and service.failed:  # it said so, and has not exited yet
+            self.end(service)
+            service = None
         if service is None or not service.alive:
             service = self._known[plan["key"]] = Service(self._spawner(), plan, env_id, self._ended)
         if service.timer is not None:

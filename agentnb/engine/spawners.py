@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 
-from agentnb.engine.process import Spawner
+from agentnb.engine.process import Spawner, SpawnerDied
 
 #: More than two bring nothing: what is between two starts of one is shorter than a start.
 _MOST = 2
@@ -45,7 +45,9 @@ class Spawners:
         return self._envs
 
     def next(self) -> Spawner:
-        """The one that starts the next command: that which owes the fewest starts."""
+        """The one that starts the next command: that which owes the fewest starts. Raises SpawnerDied when there is no room for any."""
+        if not self._all and not self._added():
+            raise SpawnerDied
         first = self._all[0]
         if not first.owed:
             return first
@@ -54,8 +56,7 @@ class Spawners:
             self._waited += 1
             if self._waited >= _PATIENCE:
                 self._waited = 0
-                self._add()
-                self._on_change()
+                self._added()
         return found
 
     def set_env(self, env_id: int, env: dict[str, str]) -> None:
@@ -71,9 +72,21 @@ class Spawners:
             spawner.drop_env(env_id)
 
     def close(self) -> None:
-        """Let them end; they kill whatever is left."""
-        for spawner in self._all:
-            spawner.close()
+        """Let them end, all at the same time; they kill whatever is left."""
+        live = [spawner for spawner in self._all if spawner.alive]
+        for spawner in live:
+            spawner.let_go()
+        for spawner in live:
+            spawner.reap()
+
+    def _added(self) -> bool:
+        """Add one, if the system has room for it now."""
+        try:
+            self._add()
+        except OSError:
+            return False
+        self._on_change()
+        return True
 
     def _add(self) -> None:
         spawner = Spawner(self._loop, self._died, self._stamp)
@@ -84,9 +97,8 @@ class Spawners:
     def _died(self) -> None:
         self._all = [spawner for spawner in self._all if spawner.alive]
         self._on_death()
-        if not self._all:
-            self._add()
-        self._on_change()
+        if self._all or not self._added():  # else `next` tries again
+            self._on_change()
 
 
 def _owed(spawner: Spawner) -> int:

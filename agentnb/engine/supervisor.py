@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from agentnb.engine.checkout import Checkouts
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
 from agentnb.engine.peers import Peers
-from agentnb.engine.proc import children_of
+from agentnb.engine.proc import children_of, send_signal
 from agentnb.engine.process import prepare_host
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.session_host import SessionHost, malformed
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
 
 #: When the client is gone its commands get this long between SIGTERM and SIGKILL.
 ORPHAN_GRACE_S = 0.5
+#: Processes that a dead spawner left are killed for so long, then beside the work: some may come anew as fast as they are killed.
+_KILLING_S, _BESIDE_S, _PAUSE_S = 1.0, 0.02, 0.02
+#: At the end, for so long; the recovery of the history kills the rest.
+_KILLING_AT_END_S = 5.0
 #: Requests that only the client which started the supervisor may make.
 _OWNERS_OWN = frozenset({"open_session", "end_session", "set_env", "launch", "report", "shutdown"})
 #: So many of the latest environments are kept, used or not.
@@ -113,7 +118,7 @@ class Supervisor:
             if not session.ended and not self.detached:
                 session.emit(SessionEnded(session.id, "ended"))
         self.spawners.close()
-        end_own_children(set())  # of a spawner that had to be killed
+        end_own_children(set(), _KILLING_AT_END_S)  # of a spawner that had to be killed
         for recorder in self._recorders.values():
             recorder.close()
         self.peers.close()
@@ -388,7 +393,7 @@ class Supervisor:
 
     def _spawner_died(self) -> None:
         """Its children are ours now: end them, and fail their runs."""
-        end_own_children(set(self.spawners.pids))
+        self._end_rest(_KILLING_S)
         why = Stop("failed", "runtime_error", "the process that starts commands was killed; the command was ended with it")
         self.checkouts.spawner_died(why)
         if self._services is not None:
@@ -397,13 +402,23 @@ class Supervisor:
             for execution in list(session.live.values()):
                 execution.spawner_died(why)
 
+    def _end_rest(self, within_s: float = _BESIDE_S) -> None:
+        """End what no spawner has, now and, as long as there is some left, later."""
+        if not end_own_children(set(self.spawners.pids), within_s):
+            self._loop.call_later(_PAUSE_S, self._end_rest)
 
-def end_own_children(spare: set[int]) -> None:
-    """SIGKILL every descendant of this process, and reap what becomes its child, until nothing is left."""
+
+def end_own_children(spare: set[int], within_s: float) -> bool:
+    """SIGKILL every descendant of this process but `spare`, and reap what becomes its child; False when some are left after so long."""
+    deadline, before = time.monotonic() + within_s, list[int]()
     while pids := [pid for pid in children_of(os.getpid()) if pid not in spare]:
         for pid in pids:
-            for below in (pid, *children_of(pid)):
-                with suppress(OSError):
-                    os.kill(below, signal.SIGKILL)
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                if not os.waitpid(pid, os.WNOHANG)[0]:
+                    send_signal(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return False
+        if pids == before:
+            time.sleep(0.001)  # else new ones appear, and it is a race
+        before = pids
+    return True

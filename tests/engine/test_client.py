@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,39 @@ def test_a_forked_child_does_not_end_the_supervisor(engine: Engine) -> None:
             os._exit(0)
     os.waitpid(pid, 0)
     assert engine.run("true").status == "completed"
+
+
+def test_a_thread_does_not_name_an_environment_that_another_one_has_not_sent_yet(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, env = engine.client, {"PATH": os.environ["PATH"], "NEW": "1"}
+    named: list[int] = []
+    other = threading.Thread(target=lambda: named.append(client.environment(env)))
+    early: list[list[int]] = []
+    send = client.send
+
+    def slow(messages: Sequence[Message]) -> None:
+        if isinstance(messages[0], requests.SetEnv):
+            other.start()
+            other.join(0.1)  # it would be through by then, if it did not wait
+            early.append(list(named))
+        send(messages)
+
+    monkeypatch.setattr(client, "send", slow)
+    number = client.environment(env)
+    other.join()
+    assert (early, named) == ([[]], [number])
+    assert engine.run('test "$NEW"', env_id=number).status == "completed"
+
+
+def test_an_environment_that_changes_while_it_is_sent_is_known_as_it_was_sent(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = engine.client.send
+
+    def change(messages: Sequence[Message]) -> None:
+        os.environ["NEW"] = "later"
+        send(messages)
+
+    monkeypatch.setenv("NEW", "\udcff \u00e9")
+    with monkeypatch.context() as changing:
+        changing.setattr(engine.client, "send", change)
+        first = engine.client.environment(os.environ)
+    assert engine.client.environment(os.environ) == first + 1
+    assert engine.run('test "$NEW" = "$(printf \'\\377 \\303\\251\')"', env_id=first).status == "completed"

@@ -122,3 +122,11 @@ def test_its_address_is_kept_nowhere(engine: Engine, store: Path) -> None:
     assert engine.run("true", service=service(line)).status == "completed"
     engine.settle()
     assert b"k-hidden-88" not in b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+
+
+def test_one_that_said_that_it_cannot_and_stays_is_ended_and_replaced_by_the_next_use(engine: Engine) -> None:
+    line = """echo $$ >> served; echo '{"t": "error", "kind": "startup_failed", "message": "no room"}' >&3; exec sleep 1000"""
+    for _ in range(3):
+        assert (engine.run(ASK, service=service(line)).error or {})["message"] == "no room"
+    assert len(set(served())) == 3
+    wait_until(lambda: [pid for pid in served()[:2] if lives(pid)] == [])

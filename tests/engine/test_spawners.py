@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from agentnb.engine.process import SpawnerDied
+from agentnb.engine.spawners import Spawners
 from tests.engine.driver import SOON, Engine, Loop, Lost, Watched, children, lives, running, wait_until
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has no use for two spawners")
@@ -102,3 +106,77 @@ def test_both_end_with_the_supervisor_and_a_run_is_lost_when_its_processes_are(w
 def test_an_environment_that_came_before_the_second_is_known_to_it(wide: Engine) -> None:
     *_, other = crowd(wide, f'[ "$MARK" = {wide.store} ] && touch "$AGENTNB_RUN_ID.good"; exec sleep 1000')
     wait_until(lambda: all(Path(f"{run.id}.good").exists() for run in other), "all to say that it is theirs")
+
+
+def hosted(test: Callable[[Spawners, asyncio.Queue[list[int]]], Awaitable[None]]) -> None:
+    """Run `test` with spawners of this process, and with what is told of who they are."""
+
+    async def run() -> None:
+        told: asyncio.Queue[list[int]] = asyncio.Queue()
+        both = Spawners(asyncio.get_running_loop(), 1, lambda: None, lambda: told.put_nowait(both.pids))
+        try:
+            await test(both, told)
+        finally:
+            both.close()
+
+    asyncio.run(run())
+
+
+def refuse() -> int:
+    """The system has no room for another process."""
+    raise BlockingIOError
+
+
+def test_where_there_is_no_room_for_a_second_one_the_first_goes_on_and_it_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(spawners: Spawners, told: asyncio.Queue[list[int]]) -> None:
+        first = spawners.next()
+        first.owed = MANY
+        with monkeypatch.context() as full:
+            full.setattr(os, "fork", refuse)
+            assert {spawners.next() for _ in range(2 * MANY)} == {first}
+        assert told.empty()
+        while len(spawners.pids) < 2:
+            spawners.next()
+        assert told.get_nowait() == spawners.pids
+        assert spawners.next() is not first
+
+    hosted(test)
+
+
+def test_where_there_is_no_room_for_a_successor_it_comes_with_the_next_start_that_finds_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(spawners: Spawners, told: asyncio.Queue[list[int]]) -> None:
+        with monkeypatch.context() as full:
+            full.setattr(os, "fork", refuse)
+            os.kill(spawners.next().pid, signal.SIGKILL)
+            assert await told.get() == []
+            with pytest.raises(SpawnerDied):
+                spawners.next()
+        assert spawners.next().alive
+        assert told.get_nowait() == spawners.pids
+
+    hosted(test)
+
+
+#: Processes that are gone before they are killed, since each starts the next one and ends; after a minute by themselves.
+RACE = """
+import os, time
+end = time.time() + 60
+for _ in range(4):
+    if not os.fork():
+        while time.time() < end:
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+        os._exit(0)
+open("racing", "w").close()
+time.sleep(60)
+"""
+
+
+def test_processes_that_are_faster_than_their_killer_do_not_hold_up_the_others_when_their_spawner_dies(engine: Engine) -> None:
+    run = engine.launch([sys.executable, "-I", "-S", "-c", RACE]).started()
+    wait_until(Path("racing").exists, "the race")
+    os.kill(engine.spawner, signal.SIGKILL)
+    assert run.wait().status == "failed"
+    assert engine.run("echo on").status == "completed"
+    wait_until(lambda: not any(run.pids() for _ in range(3)), "the end of the race")
