@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from agentnb.errors import ConfigError, RuntimeUnavailable
+from agentnb.formats import without_iri
 from agentnb.printing import clean
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def demo(notebook: Path | None, output: Path | None, out: TextIO, progress: Text
     RuntimeUnavailable when nbclient or ipykernel is missing, ConfigError for a file that is no notebook.
     """
     need("nbclient", "ipykernel")
-    # Where it is installed, jsonschema takes a second to import it, for the format "iri", which no notebook has.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    without_iri()
     import nbformat
 
     path = notebook or notebooks() / QUICKSTART

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentnb.errors import ConfigError, RuntimeUnavailable, SpecError
+from agentnb.formats import without_iri
 from agentnb.printing import clean, json_text
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from agentnb.notebook.session import Session
 
 GOOD, FAILED, MISUSED = 0, 1, 2
-# Where it is installed, jsonschema takes a second to import it, for the format "iri"; this process checks no such format.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+without_iri()
 
 
 # --- looking at files -----------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 import time
 from typing import Any, NamedTuple
 
 from agentnb.agents.channel import Channel, write_out
+from agentnb.formats import without_iri
 
 #: Seconds between two reports of usage.
 _INTERVAL_S = 0.25
@@ -190,7 +190,7 @@ class Answer:
                 bound = f"max_tokens={self.asked.max_tokens}" if self.asked.max_tokens else "the most tokens that the server allows"
                 raise NoAnswer("validation_error", f"the answer was cut at {bound}, so it is no JSON; give max_tokens more") from None
             raise NoAnswer("validation_error", f"the answer is no JSON, though json_schema asks for it: {bad}") from None
-        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as in engine/check_child.py
+        without_iri()
         from jsonschema.validators import validator_for  # it takes a while to import, and only some answers need it
 
         for fault in validator_for(schema)(schema).iter_errors(found):

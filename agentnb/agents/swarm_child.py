@@ -23,6 +23,7 @@ from agentnb.agents.flow import Flow, Json, Place, Result
 from agentnb.agents.scope import Scope
 from agentnb.agents.swarm_plan import SwarmPlan
 from agentnb.engine.reports import MAX_LINE, too_deep
+from agentnb.formats import without_iri
 
 TERMINATED = 128 + signal.SIGTERM
 _LONGEST = MAX_LINE - 64 * 1024
@@ -31,8 +32,7 @@ _LONGEST = MAX_LINE - 64 * 1024
 def main(body: bytes, channel: Channel) -> int:
     """Run the swarm that `body` holds; return the exit code."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    # Where it is installed, jsonschema takes a second to import it, for the format "iri"; no format is checked here.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    without_iri()
     plan: SwarmPlan = pickle.loads(body)  # noqa: S301 - written by the notebook's own process
     return asyncio.run(_hold(plan, channel))
 

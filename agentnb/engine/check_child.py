@@ -8,9 +8,10 @@ import sys
 def main() -> None:
     """Read the job from the payload, write what was found to the channel."""
     sys.path[:] = sys.argv[1:]
-    # Where it is installed, jsonschema takes a second to import it, for the format "iri"; no format is checked here.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     from agentnb.engine import checks
+    from agentnb.formats import without_iri
+
+    without_iri()
 
     with open(int(os.environ["AGENTNB_PAYLOAD_FD"]), "rb") as file:  # noqa: PTH123 - it has no path
         job = json.load(file)
