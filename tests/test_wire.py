@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from itertools import pairwise
 
 import pytest
@@ -77,3 +79,22 @@ def test_what_the_other_end_would_refuse_is_not_sent(monkeypatch: pytest.MonkeyP
     assert len(decoder.feed(wire.encode([events.Reply(1, {"a": "x"})]))) == 1
     with pytest.raises(wire.TooLarge, match=f"takes {size + 1} bytes"):
         wire.encode([events.Reply(1, {"a": "xx"})])
+
+
+@given(st.lists(MESSAGES, max_size=3))
+def test_a_peer_without_the_fast_encoder_says_and_hears_the_same(messages: list[Message]) -> None:
+    frame = wire.encode(messages)
+    plain = b" " + json.dumps([message.to_wire() for message in messages]).encode()
+    assert json.loads(frame[4:]) == json.loads(plain)
+    assert [wire.parse(item) for item in wire.Decoder().feed(len(plain).to_bytes(4, "big") + plain)] == messages
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**63) - 1, math.inf, "\ud800", "\u2028 é", None, [None, "null"], {"a": (1, 2)}, 1e308, True])
+def test_numbers_and_texts_that_fast_encoders_change_arrive_as_they_are(value: object) -> None:
+    (found,) = wire.Decoder().feed(wire.encode([events.Reply(1, {"value": value})]))
+    assert found["data"]["value"] == json.loads(json.dumps(value))
+
+
+def test_nan_arrives_as_nan() -> None:
+    (found,) = wire.Decoder().feed(wire.encode([events.Reply(1, {"value": math.nan})]))
+    assert math.isnan(found["data"]["value"])

@@ -101,12 +101,14 @@ def compile_work(
         "env_id": env_id,
         "env": _environment(config.env),
         "secrets": secrets_of(spec, given, defaults),
-        "stdin": config.stdin,
         "capture": (config.capture or Capture.BOTH).value,
-        "timeout_s": config.timeout,
         "grace_s": DEFAULT_GRACE_S if config.grace is None else config.grace,
         "expected_exit_code": 0,
     }
+    if config.stdin is not None:
+        work["stdin"] = config.stdin
+    if config.timeout is not None:
+        work["timeout_s"] = config.timeout
     _aim(work, spec, _check(config), Asked(run_id, params, cwd, work["env"], defaults, work["grace_s"]))
     _check_texts(work)
     if space is not None:
@@ -122,7 +124,7 @@ def _aim(work: Work, spec: Spec, check: CheckPlan, asked: Asked) -> None:
         if name in check:
             raise ConfigError(f"{_OWN_CHECKS.get(name, name)} and validation.{name} are both given; give one of them")
         check[name] = value  # type: ignore[literal-required]
-    if "stdin" in parts and work["stdin"] is not None:
+    if "stdin" in parts and work.get("stdin") is not None:
         raise ConfigError(f"stdin: a target of type {getattr(spec, 'type', '')!r} gets its prompt there; put the text into the prompt")
     work["env"] = parts.pop("env", {}) | work["env"]
     work["secrets"] += parts.pop("secrets", [])
@@ -279,7 +281,7 @@ def _folder(given: str | Path | None) -> str:
 def _check_texts(work: Work) -> None:
     """What a process is given has to have bytes; what came from the system (surrogateescape) has."""
     texts = [("the command", word) for word in work["argv"]] + [(f"env[{name!r}]", value) for name, value in work["env"].items()]
-    texts += [("stdin", work["stdin"])] if isinstance(work["stdin"], str) else []
+    texts += [("stdin", stdin)] if isinstance(stdin := work.get("stdin"), str) else []
     for what, text in texts:
         check_text(what, text)
 

@@ -194,7 +194,7 @@ def _launch(target: Target, title: str, given: Any, run_id: str) -> Json:
         "target": {"kind": kind.kind.value, "display": spec.display, "spec": kind.spec},
         "runtime_kind": "local",
         "created_at": events.now_us(),
-        "timeout_s": work["timeout_s"],
+        "timeout_s": work.get("timeout_s"),
         "input": bounded(record.get("input", given)),
         "params": {},
         "tags": record.get("tags", {}),

@@ -17,7 +17,7 @@ def main() -> None:
     if kind == "detached" and os.fork():
         os._exit(0)  # who started this process waits for it, and never for what goes on
     sys.path[:0] = [package]
-    sys.path += extra  # for the few optional imports, such as jsonschema
+    sys.path += extra  # for what it is faster with, and the few optional imports, such as jsonschema
     for signo in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signo, signal.SIG_IGN)
 

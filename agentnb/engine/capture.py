@@ -176,9 +176,9 @@ class Stream:
             return ""
 
     def record(self, root: Path) -> dict[str, Any]:
-        """What the history keeps: {"size", "text", "path"}; the path is relative to the store."""
-        path = str(self.path.relative_to(root)) if self.path else None
-        return {"size": self.size, "text": self.text(), "path": path}
+        """What the history keeps: {"size", and "text" or "path"}; the path is relative to the store."""
+        where = {"path": str(self.path.relative_to(root))} if self.path else {"text": self.text()}
+        return {"size": self.size, **where}
 
 
 class Output:

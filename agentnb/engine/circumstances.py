@@ -94,15 +94,18 @@ def _environment_hash(work: Work, environment: Mapping[str, str]) -> str:
 
 
 def metadata(work: Work, environment: Mapping[str, str], started_at: int | None, completed_at: int) -> Json:
-    """The fields of results.ExecutionMetadata; stamps in microseconds."""
-    return {
-        "started_at": started_at,
+    """The fields of results.ExecutionMetadata that are known; stamps in microseconds."""
+    found: Json = {
         "completed_at": completed_at,
         "hostname": _HOST,
         "parent_pid": _PID,
         "working_directory": work["cwd"],
         "environment_hash": _environment_hash(work, environment),
-        "git_commit": git_commit(work["cwd"]),
         "python_version": _PYTHON,
         "agentnb_version": __version__,
     }
+    if started_at is not None:
+        found["started_at"] = started_at
+    if (commit := git_commit(work["cwd"])) is not None:
+        found["git_commit"] = commit
+    return found

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from agentnb import requests, wire
+from agentnb.compact import FOLDER
 from agentnb.engine.door import knock
 from agentnb.engine.interrupts import Deferred
 from agentnb.errors import RuntimeUnavailable
@@ -98,7 +99,7 @@ class Client:
     def _start(self, *, detached: bool) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
         ours, theirs = socket.socketpair()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the client
-        paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *([FOLDER] if FOLDER else [])}
         kind = "detached" if detached else "attached"
         argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_MAIN), str(_PACKAGE), str(theirs.fileno()), kind, *sorted(paths)]
         try:

@@ -279,7 +279,7 @@ class Execution:
                 return outcome, number
 
     def _again(self, plan: RetryPlan | None, number: int, outcome: Outcome) -> bool:
-        timeout, error = self.work["timeout_s"], outcome.error or {}
+        timeout, error = self.work.get("timeout_s"), outcome.error or {}
         if (why := retry.too_late(plan, error, timeout)) is not None:
             self.warn(why)
         return retry.again(plan, number, error, outcome.exit_code, timeout)
@@ -414,8 +414,12 @@ class Execution:
 
     def _circumstances(self) -> Json:
         """What only the run itself knows of its circumstances."""
-        dirty = self._dirty.result() if self._dirty is not None and self._dirty.done() else None
-        return {"pid": self._pid, "trace_id": self.run.get("trace_id"), "git_dirty": dirty}
+        found: Json = {} if self._pid is None else {"pid": self._pid}
+        if (trace := self.run.get("trace_id")) is not None:
+            found["trace_id"] = trace
+        if self._dirty is not None and self._dirty.done() and (dirty := self._dirty.result()) is not None:
+            found["git_dirty"] = dirty
+        return found
 
     def output_record(self) -> Json:
         """Both streams of the attempt, as in events.RunFinished."""

@@ -38,7 +38,7 @@ class Hosted:
         if self._of.stopping is None:
             await self._run(number, self._over)
         if (stop := self._of.stopping) is None and not self._over.done():
-            timeout = self._of.work["timeout_s"]
+            timeout = self._of.work.get("timeout_s")
             stop = Stop("timeout", "timeout", f"it was still running after {timeout:g} s", {"timeout_s": timeout})
         if stop is not None:
             await self._end(stop)
@@ -54,7 +54,7 @@ class Hosted:
         spilling = asyncio.get_running_loop().call_later(SPILL_AFTER_S, self._spill)
         self._started = True
         self._of.tell(HostStart(self._of.run_id, number))
-        await asyncio.wait([over], timeout=self._of.work["timeout_s"])
+        await asyncio.wait([over], timeout=self._of.work.get("timeout_s"))
         spilling.cancel()
 
     def _spill(self) -> None:

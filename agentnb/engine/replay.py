@@ -83,7 +83,7 @@ class Replay:
     async def _due(self, t: float) -> bool:
         """Wait for the moment of an entry; False when it is to end instead."""
         loop, of = asyncio.get_running_loop(), self._of
-        timeout = of.work["timeout_s"]
+        timeout = of.work.get("timeout_s")
         deadline = float("inf") if timeout is None else self._began + timeout
         due = self._began + max(t - self._zero, 0.0) / self._speed if self._speed else 0.0
         while of.stopping is None and (left := min(due, deadline) - loop.time()) > 0:
@@ -260,6 +260,11 @@ def _as_recorded(kept: Any, recorded: Json | None) -> Json | None:
     """A stream's record. Small output was recorded as text, in which U+FFFD stands for bytes that were none: its size was another."""
     if recorded is None and not (kept and kept["size"]):
         return None
-    if recorded is not None and kept is not None and kept["text"] is not None and kept["size"] <= 3 * recorded["size"] <= 3 * kept["size"]:
+    if (
+        recorded is not None
+        and kept is not None
+        and kept.get("text") is not None
+        and kept["size"] <= 3 * recorded["size"] <= 3 * kept["size"]
+    ):
         return dict(kept) | {"size": recorded["size"]}
     return dict(kept) if kept is not None else None

@@ -181,12 +181,12 @@ class Leasing:
             return self
         if not self._service.ready.done():
             self._of.begin(f"service:{self._plan['name']}")
-            await self._of.until(self._service.ready, min(READY_S, work["timeout_s"] or READY_S))
+            await self._of.until(self._service.ready, min(READY_S, work.get("timeout_s") or READY_S))
         if (stop := self._of.stopping) is not None:
             self.outcome = Outcome()
             self.outcome.stop(stop)
         elif not self._service.ready.done():
-            self._too_late(work["timeout_s"])
+            self._too_late(work.get("timeout_s"))
         else:
             self._settle(self._service.ready.result())
         return self

@@ -172,7 +172,7 @@ class SessionHost:
         work = item.work if item is not None else execution.work if execution is not None else None
         if work is None:
             given.settle("it is not running; it has ended")
-        elif work["stdin"] is not True:
+        elif work.get("stdin") is not True:
             given.settle("it has no open stdin; launch it with stdin=True")
         elif item is not None:
             item.early.append(given)

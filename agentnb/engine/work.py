@@ -80,7 +80,7 @@ class Work(TypedDict):
     "replay" (nothing is run: the recording of `replay` is played; `record`: what it says of the run, for the client only), or
     "reused" (nothing is run: what the run's `reused_from` came to is told again).
     `env`: laid over environment number `env_id`. `secrets`: values to mask in the output.
-    `stdin`: text, None (empty) or True (open until told otherwise).
+    `stdin`: text, True (open until told otherwise), or nothing: empty.
     `payload`: base64 of bytes that the child finds on the descriptor named by AGENTNB_PAYLOAD_FD.
     `channel`: the child gets a descriptor, AGENTNB_CHANNEL_FD, to write reports to, one JSON object a line (engine/reports.py).
     `parser`: ``module:attribute`` of what reads stdout as JSON lines (engine/parsing.py), called with `parser_options`; `parser_path`: the
@@ -103,11 +103,11 @@ class Work(TypedDict):
     env_id: int
     env: dict[str, str]
     secrets: list[str]
-    stdin: str | bool | None
     capture: str
-    timeout_s: float | None
     grace_s: float
     expected_exit_code: int
+    stdin: NotRequired[str | bool | None]
+    timeout_s: NotRequired[float | None]
     payload: NotRequired[str]
     channel: NotRequired[bool]
     parser: NotRequired[str]
@@ -140,8 +140,8 @@ class Work(TypedDict):
 def no_work() -> Work:
     """The work of a run that is reused."""
     return {
-        "kind": "reused", "argv": [], "cwd": "", "env_id": 0, "env": {}, "secrets": [], "stdin": None, "capture": "both", "timeout_s": None,
-        "grace_s": 0.0, "expected_exit_code": 0,
+        "kind": "reused", "argv": [], "cwd": "", "env_id": 0, "env": {}, "secrets": [], "capture": "both", "grace_s": 0.0,
+        "expected_exit_code": 0,
     }  # fmt: skip
 
 

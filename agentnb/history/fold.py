@@ -6,23 +6,17 @@ Events of a run that is not known are recorded and change nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, ClassVar
 
 from agentnb import events as ev
-from agentnb.history.jsontext import bindable, dumps, dumps_text, raw
+from agentnb.history.jsontext import bindable, dumps, raw
 from agentnb.states import TRANSITIONS, RunStatus
 
-#: What a later event may set; each goes from NULL to a value, or from a value to a newer one, never back.
-RUN_CHANGES = (
-    "status", "started_at", "finished_at", "exit_code", "signal", "reason", "error_kind", "error", "output", "attempts", "handle",
-    "run_s", "cpu_s", "peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes",
-    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd", "tokens_per_s", "turns", "model",
-    "agent_session", "workspace", "files_changed", "insertions", "deletions", "stdout_bytes", "stderr_bytes", "detail", "usage",
-)  # fmt: skip
+#: What a step's end sets.
 STEP_CHANGES = (
     "status", "finished_at", "error_kind", "error", "exit_code", "usage", "cpu_s", "peak_memory_bytes",
     "tokens", "input_tokens", "output_tokens", "cost_usd", "output", "run_s",
@@ -38,18 +32,24 @@ _COPIED_FROM_RUN = (
     "id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key", "trace_id",
     "replay_of", "reused_from", "resumed_from",
 )  # fmt: skip
+#: What of a step's end has columns of its own.
+_PARTS_OF = {
+    "error": (("kind", "error_kind"),),
+    "usage": (("cpu_time", "cpu_s"), ("peak_memory_bytes", "peak_memory_bytes")),
+    "tokens": (("input", "input_tokens"), ("output", "output_tokens")),
+    "output": (),
+}
 _USAGE = ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")
 _STREAMS = ("stdout", "stderr")
-_STREAM_KEYS = {f'"{name}":' for name in _STREAMS}
 _TOTALS = tuple(f.name for f in fields(ev.UsageReported) if f.name not in {"run_id", "at"})
 _AS_COLUMNS = {"at", "run_id", "step_id", "session_id"}
 
 
 def _form(cls: type[ev.Message]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """The keys of the fields that are no columns, as JSON, and what gets their values."""
-    names = [field.name for field in fields(cls) if field.name not in _AS_COLUMNS]
+    """Names of the fields that are no columns, and what gets their values."""
+    names = tuple(field.name for field in fields(cls) if field.name not in _AS_COLUMNS)
     get = attrgetter(*names)
-    return tuple(f'"{name}":' for name in names), get if len(names) > 1 else lambda event: (get(event),)
+    return names, get if len(names) > 1 else lambda event: (get(event),)
 
 
 _FORMS = {cls: _form(cls) for cls in ev.RECORDED}
@@ -59,7 +59,7 @@ _SESSION_ENDS = frozenset({"ended", "cancelled"})
 
 Row = dict[str, Any]
 #: What is known of a run: its status and its session.
-Known = Mapping[str, tuple[str, str | None]]
+Known = dict[str, tuple[str, str | None]]
 
 
 def stamp(value: Any, default: int) -> int:
@@ -89,13 +89,29 @@ def _json(value: Any) -> str | None:
 
 def mentioned(batch: Iterable[ev.Message]) -> list[str]:
     """Ids of the runs that these events are about, each once."""
-    return list(
-        dict.fromkeys(str(event.run.get("id")) if isinstance(event, ev.RunQueued) else getattr(event, "run_id", "") for event in batch)
-    )
+    return list({str(event.run.get("id")) if type(event) is ev.RunQueued else getattr(event, "run_id", "") for event in batch})
+
+
+def _laid(end: Row, name: str, value: Any) -> str:
+    """Lay a part of a step's end over its row; the same as JSON of a field."""
+    end[name] = text = dumps(value)
+    if type(value) is dict:
+        for key, column in _PARTS_OF[name]:
+            if (found := value.get(key)) is not None:
+                end[column] = found
+    return f',"{name}":{text}'
 
 
 def _without_text(kept: Any) -> Any:
     return {name: value for name, value in kept.items() if name != "text"} if isinstance(kept, dict) else kept
+
+
+def _recorded(fold: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    def take(self: Fold, event: ev.Message) -> None:
+        fold(self, event)
+        self.record(event)
+
+    return take
 
 
 class Fold:
@@ -104,15 +120,15 @@ class Fold:
     `new_runs` are whole rows; `runs` are changes, by id, of runs that were there before. `steps` (and `sessions`) are whole rows to
     insert, or to lay over a live one; `step_ends` (and `session_ends`) are changes of live ones that began in an earlier batch and
     go in first. `used_before` and `used_after` are what steps that had ended before the batch, or in it, turned out to use.
-    `log` is the events table's rows.
+    `log` is the events table's rows; `ended` are the runs that ended. A column that a row does not name is NULL.
     """
 
     def __init__(self, known: Known, owner: str | None) -> None:
-        """Start from what the tables say of the runs that are mentioned; new rows belong to `owner`."""
-        self._status = {run: status for run, (status, _) in known.items()}
-        self._session = {run: session for run, (_, session) in known.items()}
+        """Start from what the tables say of the runs that are mentioned, which is kept true; new rows belong to `owner`."""
+        self._known = known
         self._owner = owner
         self.log: list[tuple[Any, ...]] = []
+        self.ended: list[str] = []
         self.sessions: dict[str, Row] = {}
         self.session_ends: dict[str, Row] = {}
         self.new_runs: dict[str, Row] = {}
@@ -123,26 +139,15 @@ class Fold:
         self.used_after: list[Row] = []
         self.artifacts: list[Row] = []
         self.outputs: list[tuple[Any, ...]] = []
-        self._texts: dict[int, tuple[Any, str]] = {}
 
-    def _part(self, value: Any) -> str | None:
-        """JSON of a part of an event that a row holds as well."""
-        return None if value is None else self._kept(value) if type(value) is dict else dumps(value)
-
-    def _kept(self, value: ev.Json) -> str:
-        """JSON of a mapping, which several events and rows may hold: it is made once."""
-        known = self._texts.get(id(value))
-        if known is None:  # the value is kept, so that no other one gets its id
-            known = self._texts[id(value)] = (value, dumps(value))
-        return known[1]
-
-    def add(self, event: ev.Message) -> None:
-        """Take the next event. Raises TypeError for one that is no recorded event."""
-        cls = type(event)
-        if cls not in self._FOLD:
-            raise TypeError(f"{cls.__name__} is no recorded event; only events.RECORDED go into the history")
-        self._FOLD[cls](self, event)
-        self._record(event)
+    def take(self, events: Iterable[ev.Message]) -> None:
+        """Take the next events. Raises TypeError for one that is no recorded event."""
+        takes = self._TAKES
+        for event in events:
+            take = takes.get(type(event))
+            if take is None:
+                raise TypeError(f"{type(event).__name__} is no recorded event; only events.RECORDED go into the history")
+            take(self, event)
 
     def clean(self) -> None:
         """Replace what SQLite cannot bind (see jsontext.bindable); done only when it refused the rows as they were."""
@@ -150,44 +155,42 @@ class Fold:
         self.outputs = [
             (*map(bindable, row[:3]), raw(row[3]) if isinstance(row[3], str) else None, bindable(row[4])) for row in self.outputs
         ]
+        self.step_ends = {(bindable(run), bindable(step)): row for (run, step), row in self.step_ends.items()}
+        self.runs = {bindable(run): row for run, row in self.runs.items()}
         tables: tuple[dict[Any, Row], ...] = (self.sessions, self.session_ends, self.new_runs, self.runs, self.steps, self.step_ends)
         for row in (*self.artifacts, *self.used_before, *self.used_after, *(row for table in tables for row in table.values())):
             row.update([(name, bindable(value)) for name, value in row.items()])
 
-    def _record(self, event: Any) -> None:
+    def record(self, event: Any) -> None:
+        """Write the event down as it is."""
         cls = type(event)
-        keys, get = _FORMS[cls]
-        values: Iterable[Any] = get(event)
+        names, get = _FORMS[cls]
+        data = {name: value for name, value in zip(names, get(event), strict=True) if value is not None}
         run_id = event.run.get("id") if cls is ev.RunQueued else getattr(event, "run_id", None)
         session_id = event.session.get("id") if cls is ev.SessionStarted else getattr(event, "session_id", None)
         if cls is ev.RunFinished:  # the text of its output lives in the logs table, once
-            values = [_without_text(value) if key in _STREAM_KEYS else value for key, value in zip(keys, values, strict=True)]
-        parts = []
-        for key, value in zip(keys, values, strict=True):
-            if value is not None:
-                kind = type(value)
-                if kind is str:
-                    parts.append(key + dumps_text(value))
-                elif kind is int:
-                    parts.append(f"{key}{value}")
-                else:
-                    parts.append(key + (self._kept(value) if kind is dict else dumps(value)))
-        data = ",".join(parts)
-        session_id = session_id or self._session.get(run_id or "")
-        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), f"{{{data}}}"))
+            data.update([(name, _without_text(data[name])) for name in _STREAMS if name in data])
+        if session_id is None and run_id in self._known:
+            session_id = self._known[run_id][1]
+        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), dumps(data)))
+
+    def _live(self, run_id: str) -> bool:
+        return run_id in self._known and self._known[run_id][0] in _MOVES
 
     def _run(self, run_id: str) -> Row | None:
         """The row to write changes of a live run to; None when the run is unknown or has ended."""
-        if self._status.get(run_id) not in _MOVES:
+        if not self._live(run_id):
             return None
-        return self.new_runs.get(run_id) or self.runs.setdefault(run_id, {"id": run_id})
+        return self.new_runs.get(run_id) or self.runs.setdefault(run_id, {})
 
     def _move(self, run_id: str, status: str) -> Row | None:
-        if status not in _MOVES.get(self._status.get(run_id, ""), ()):
+        old, session = self._known.get(run_id, ("", None))
+        if status not in _MOVES.get(old, ()):
             return None
         row = self._run(run_id)
         if row is not None:
-            row["status"] = self._status[run_id] = status
+            row["status"] = status
+            self._known[run_id] = (status, session)
         return row
 
     def _session_started(self, event: ev.SessionStarted) -> None:
@@ -215,7 +218,7 @@ class Fold:
 
     def _run_queued(self, event: ev.RunQueued) -> None:
         run, run_id = event.run, event.run.get("id")
-        if not isinstance(run_id, str) or run_id in self._status:
+        if not isinstance(run_id, str) or run_id in self._known:
             return
         target = _mapping(run.get("target"))
         row: Row = {name: run.get(name) for name in _COPIED_FROM_RUN}
@@ -225,7 +228,7 @@ class Fold:
             params=_object(run.get("params")), tags=_object(run.get("tags")), schema_version=run.get("schema_version", 1),
         )  # fmt: skip
         self.new_runs[run_id] = row
-        self._status[run_id], self._session[run_id] = "pending", run.get("session_id")
+        self._known[run_id] = ("pending", run.get("session_id"))
 
     def _run_started(self, event: ev.RunStarted) -> None:
         if (row := self._move(event.run_id, "running")) is not None:
@@ -245,11 +248,12 @@ class Fold:
         row = None if event.status in _MOVES else self._move(event.run_id, event.status)
         if row is None:
             return
+        self.ended.append(event.run_id)
         usage, detail = _mapping(event.usage), _mapping(event.detail)
         row.update(
             finished_at=event.at, exit_code=event.exit_code, signal=event.signal, error_kind=_mapping(event.error).get("kind"),
             error=_json(event.error), output=_json(event.output), reason=detail.get("reason"), run_s=event.run_s,
-            cpu_s=usage.get("cpu_time"), usage=self._part(event.usage), detail=self._part(event.detail or None),
+            cpu_s=usage.get("cpu_time"), usage=_json(event.usage), detail=_json(event.detail or None),
         )  # fmt: skip
         if event.attempts:
             row["attempts"] = event.attempts
@@ -266,44 +270,62 @@ class Fold:
             self.outputs.append((run_id, stream, size, kept.get("text"), kept.get("path")))
 
     def _step_started(self, event: ev.StepStarted) -> None:
-        key = (event.run_id, event.step_id)
-        if event.run_id in self._status and key not in self.steps:
-            self.steps[key] = {
-                "run_id": event.run_id, "id": event.step_id, "parent_id": event.parent_id, "kind": event.kind, "name": event.name,
-                "status": "running", "attempt": event.attempt, "created_at": event.at, "started_at": event.at,
-                "input": self._part(event.input),
-            }  # fmt: skip
+        key = run_id, step_id = event.run_id, event.step_id
+        at, parent = event.at, event.parent_id
+        data: ev.Json = {"kind": event.kind, "name": event.name, "attempt": event.attempt}
+        row = {"run_id": run_id, "id": step_id, **data, "created_at": at, "started_at": at, "status": "running"}
+        if parent is not None:
+            data["parent_id"] = row["parent_id"] = parent
+        text = dumps(data)
+        if event.input is not None:
+            row["input"] = given = dumps(event.input)
+            text = f'{text[:-1]},"input":{given}}}'
+        known = self._known.get(run_id)
+        self.log.append((at, event.type, known and known[1], run_id, step_id, text))
+        if known and key not in self.steps:
+            self.steps[key] = row
 
     def _step_finished(self, event: ev.StepFinished) -> None:
-        key = (event.run_id, event.step_id)
-        if event.status not in _STEP_ENDS or event.run_id not in self._status:
-            return
-        row = self.steps.get(key)
-        if row is None:
-            row = self.step_ends.setdefault(key, {"run_id": event.run_id, "id": event.step_id, "status": "running"})
-        if row["status"] != "running":
-            return
-        usage, tokens = _mapping(event.usage), _mapping(event.tokens)
-        row.update(
-            status=event.status, finished_at=event.at, error_kind=_mapping(event.error).get("kind"), error=_json(event.error),
-            exit_code=event.exit_code, usage=self._part(event.usage), cpu_s=usage.get("cpu_time"),
-            peak_memory_bytes=usage.get("peak_memory_bytes"), tokens=self._part(event.tokens), input_tokens=tokens.get("input"),
-            output_tokens=tokens.get("output"), cost_usd=event.cost_usd, output=self._part(event.output), run_s=event.run_s,
-        )  # fmt: skip
+        key = run_id, step_id = event.run_id, event.step_id
+        status, at = event.status, event.at
+        data: ev.Json = {"status": status}
+        end: Row = {"status": status, "finished_at": at}
+        plain = ("exit_code", event.exit_code), ("cost_usd", event.cost_usd), ("run_s", event.run_s)
+        for name, value in plain:
+            if value is not None:
+                data[name] = end[name] = value
+        text = dumps(data)[:-1]
+        if event.error is not None:
+            text += _laid(end, "error", event.error)
+        if event.usage is not None:
+            text += _laid(end, "usage", event.usage)
+        if event.tokens is not None:
+            text += _laid(end, "tokens", event.tokens)
+        if event.output is not None:
+            text += _laid(end, "output", event.output)
+        known = self._known.get(run_id)
+        self.log.append((at, event.type, known and known[1], run_id, step_id, text + "}"))
+        if known and status in _STEP_ENDS:
+            row = self.steps.get(key)
+            if row is None:
+                self.step_ends.setdefault(key, end)
+            elif row["status"] == "running":
+                row.update(end)
 
     def _step_used(self, event: ev.StepUsed) -> None:
         key, tokens = (event.run_id, event.step_id), _mapping(event.tokens)
-        if self._status.get(event.run_id) not in _MOVES:
+        if not self._live(event.run_id):
             return
         used: Row = {
             "tokens": _json(event.tokens), "input_tokens": tokens.get("input"), "output_tokens": tokens.get("output"),
             "cost_usd": event.cost_usd,
         }  # fmt: skip
-        begun, ended = self.steps.get(key), self.step_ends.get(key)
-        over = [row for row in (begun, ended) if row is not None and row["status"] != "running"]
-        if begun in over and begun is not None:
-            begun.update({name: value for name, value in used.items() if value is not None})
-        (self.used_after if over else self.used_before).append(used | {"run_id": event.run_id, "id": event.step_id})
+        row = self.steps.get(key, {"status": "running"})
+        over = row["status"] != "running"
+        if over:
+            row.update({name: value for name, value in used.items() if value is not None})
+        used |= {"run_id": event.run_id, "id": event.step_id}
+        (self.used_after if over or key in self.step_ends else self.used_before).append(used)
 
     def _artifact_saved(self, event: ev.ArtifactSaved) -> None:
         artifact = event.artifact
@@ -324,18 +346,18 @@ class Fold:
     def _nothing(self, event: ev.Message) -> None:
         """Only the log tells of it."""
 
-    _FOLD: ClassVar[dict[type[ev.Message], Callable[[Any, Any], None]]] = {
-        ev.SessionStarted: _session_started,
-        ev.SessionEnded: _session_ended,
-        ev.RunQueued: _run_queued,
-        ev.RunStarted: _run_started,
-        ev.RunRetrying: _run_retrying,
+    _TAKES: ClassVar[dict[type[ev.Message], Callable[[Any, Any], None]]] = {
+        ev.SessionStarted: _recorded(_session_started),
+        ev.SessionEnded: _recorded(_session_ended),
+        ev.RunQueued: _recorded(_run_queued),
+        ev.RunStarted: _recorded(_run_started),
+        ev.RunRetrying: _recorded(_run_retrying),
         ev.StepStarted: _step_started,
         ev.StepFinished: _step_finished,
-        ev.StepUsed: _step_used,
-        ev.ArtifactSaved: _artifact_saved,
-        ev.UsageReported: _usage_reported,
-        ev.BudgetCrossed: _nothing,
-        ev.WorkspaceChanged: _workspace_changed,
-        ev.RunFinished: _run_finished,
+        ev.StepUsed: _recorded(_step_used),
+        ev.ArtifactSaved: _recorded(_artifact_saved),
+        ev.UsageReported: _recorded(_usage_reported),
+        ev.BudgetCrossed: _recorded(_nothing),
+        ev.WorkspaceChanged: _recorded(_workspace_changed),
+        ev.RunFinished: _recorded(_run_finished),
     }

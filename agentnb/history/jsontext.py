@@ -11,25 +11,26 @@ import json
 import math
 from typing import Any
 
-from agentnb.compact import encoder
+from agentnb.compact import exactly, fast_or
 
-_fast = encoder(allow_nan=False)
-#: JSON of a text, whatever is in it.
-dumps_text = json.encoder.encode_basestring_ascii
+_exact = exactly(allow_nan=False)
 _plain = json.JSONEncoder(default=str).encode
 
 _INT64 = 2**63 - 1
 
 
-def dumps(value: Any) -> str:
-    """Compact JSON of `value`; never raises (see the module's rules)."""
+def _any(value: Any) -> str:
     try:
-        return _fast(value)
+        return _exact(value)
     except (ValueError, TypeError, RecursionError):
         try:
             return _tolerant(value)
         except (ValueError, TypeError, RecursionError) as bad:
             return _plain(f"<not storable: {type(bad).__name__}>")
+
+
+#: Compact JSON of a value; never raises (see the module's rules).
+dumps = fast_or(_any)
 
 
 def _tolerant(value: Any) -> str:

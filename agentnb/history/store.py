@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -63,11 +63,6 @@ _SESSION = _lay_over("sessions", fold.SESSION_COLUMNS, fold.SESSION_CHANGES, "ac
 #: A supervisor died and its sessions were ended with it, but the notebook lives and goes on under another supervisor.
 _SESSION_AGAIN = "UPDATE sessions SET status = 'active', ended_at = NULL, owner = ? WHERE id = ? AND status = 'ended'"
 _SESSION_END = "UPDATE sessions SET status = ?, ended_at = ? WHERE id = ? AND status = 'active'"
-_RUN_CHANGE = f"UPDATE runs SET {', '.join(f'{c} = coalesce(?, {c})' for c in fold.RUN_CHANGES)} WHERE id = ?"  # noqa: S608
-_STEP_END = (
-    f"UPDATE steps SET {', '.join(f'{c} = ?' for c in fold.STEP_CHANGES)}"  # noqa: S608
-    " WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
-)
 _STEP_USED = (
     f"UPDATE steps SET {', '.join(f'{c} = coalesce(?, {c})' for c in fold.STEP_USED)}"  # noqa: S608
     " WHERE run_id = ? AND id = ? AND status NOT IN ('pending', 'running')"
@@ -82,18 +77,37 @@ _OUTPUT = "INSERT OR REPLACE INTO logs (run_id, stream, size, inline, path) VALU
 
 
 @cache
-def _insert_some(table: str, columns: tuple[str, ...]) -> str:
-    return _insert(table, columns) if table == "runs" else _lay_over(table, columns, fold.STEP_CHANGES, "running")
+def _insert_run(columns: tuple[str, ...]) -> str:
+    return _insert("runs", columns)
 
 
-def _inserts(table: str, rows: Iterable[fold.Row]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+@cache
+def _change_run(columns: tuple[str, ...]) -> str:
+    return f"UPDATE runs SET {' = ?, '.join(columns[:-1])} = ? WHERE id = ?"  # noqa: S608 - our own names
+
+
+@cache
+def _insert_step(columns: tuple[str, ...]) -> str:
+    return _lay_over("steps", columns, fold.STEP_CHANGES, "running")
+
+
+@cache
+def _end_step(columns: tuple[str, ...]) -> str:
+    end = f"UPDATE steps SET {' = ?, '.join(columns[:-2])} = ?"  # noqa: S608 - our own names
+    return f"{end} WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
+
+
+def _grouped(statement: Callable[[tuple[str, ...]], str], rows: Iterable[fold.Row]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
     """Statements and their rows, in groups that give the same columns: to bind a NULL costs more than not to name its column."""
     groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
     for row in rows:
-        given = {name: value for name, value in row.items() if value is not None}
-        groups.setdefault(tuple(given), []).append(tuple(given.values()))
+        groups.setdefault(tuple(row), []).append(tuple(row.values()))
     for columns, values in groups.items():
-        yield _insert_some(table, columns), values
+        yield statement(columns), values
+
+
+def _given(row: fold.Row) -> fold.Row:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _rows(rows: Iterable[fold.Row], columns: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -112,6 +126,8 @@ class Store:
         self._db = db
         self._lock = threading.Lock()
         self._owner: OwnerLock | None = None
+        self._known: fold.Known = {}
+        self._version = -1
         self._path = os.fspath(root / DATABASE)
         self._file: os.stat_result | None = None
         with suppress(OSError):
@@ -267,10 +283,8 @@ class Store:
     def _write(self, events: Sequence[Message], *, clean: bool = False) -> None:
         db = self._db
         owner = self._owner.owner if self._owner else None
-        known = {run: (status, session) for run, status, session in db.execute(_KNOWN, (dumps(fold.mentioned(events)),))}
-        batch = fold.Fold(known, owner)
-        for event in events:
-            batch.add(event)
+        batch = fold.Fold(self._known_of(events), owner)
+        batch.take(events)
         if clean:
             batch.clean()
         db.executemany(_LOG, batch.log)
@@ -278,17 +292,30 @@ class Store:
             (_SESSION_END, _rows(batch.session_ends.values(), (*fold.SESSION_CHANGES, "id"))),
             (_SESSION_AGAIN, [(owner, session) for session in batch.sessions]),
             (_SESSION, _rows(batch.sessions.values(), fold.SESSION_COLUMNS)),
-            *_inserts("runs", batch.new_runs.values()),
-            (_RUN_CHANGE, _rows(batch.runs.values(), (*fold.RUN_CHANGES, "id"))),
+            *_grouped(_insert_run, map(_given, batch.new_runs.values())),
+            *_grouped(_change_run, (given | {"id": run} for run, row in batch.runs.items() if (given := _given(row)))),
             (_STEP_USED, _rows(batch.used_before, (*fold.STEP_USED, "run_id", "id"))),
-            (_STEP_END, _rows(batch.step_ends.values(), (*fold.STEP_CHANGES, "run_id", "id"))),
+            *_grouped(_end_step, (end | {"run_id": run, "id": step} for (run, step), end in batch.step_ends.items())),
             (_STEP_USED, _rows(batch.used_after, (*fold.STEP_USED, "run_id", "id"))),
-            *_inserts("steps", batch.steps.values()),
+            *_grouped(_insert_step, batch.steps.values()),
             (_ARTIFACT, _rows(batch.artifacts, fold.ARTIFACT_COLUMNS)),
             (_OUTPUT, batch.outputs),
         ):
             if rows:
                 db.executemany(statement, rows)
+        for run_id in batch.ended:  # a late event of theirs asks again
+            self._known.pop(run_id, None)
+
+    def _known_of(self, events: Iterable[Message]) -> fold.Known:
+        """What the tables say of the runs of these events; what they said before holds until somebody else wrote to them."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._known.clear()
+            self._version = version
+        asked = [run for run in fold.mentioned(events) if run not in self._known]
+        if asked:
+            self._known.update((run, (status, session)) for run, status, session in self._db.execute(_KNOWN, (dumps(asked),)))
+        return self._known
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -298,6 +325,7 @@ class Store:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                self._known.clear()
                 with suppress(sqlite3.Error):  # a full disk may have rolled it back already
                     self._db.execute("ROLLBACK")
                 raise

@@ -175,16 +175,16 @@ class Batch:
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,
-            "group_id": self._group.get("group"),
             "name": str(mask(name)) if name else short(display),
             "target": {"kind": target.kind.value, "display": display, "spec": masked_spec(target.spec, mask)},
             "runtime_kind": "local",
             "created_at": now_us(),
-            "timeout_s": work["timeout_s"],
             "params": mask(params),
             "tags": mask(self._tags),
-            "parent_run_id": self._parent,
         }
+        for key, value in ("group_id", self._group.get("group")), ("timeout_s", work.get("timeout_s")), ("parent_run_id", self._parent):
+            if value is not None:
+                run[key] = value
         if resumed_from is not None:
             run["resumed_from"] = resumed_from
         if wanted is not None:

@@ -41,8 +41,8 @@ def kept_bytes(root: Path, record: Json | None, start: int = 0, most: int = -1) 
     """What a stream's record stands for, from byte `start`, at most `most` bytes. Raises StoreError when its log file is gone."""
     if record is None:
         return b""
-    if record["path"] is None:
-        text: str = record["text"] or ""
+    if record.get("path") is None:
+        text: str = record.get("text") or ""
         data = text.encode("utf-8", "replace")
         return data[start : None if most < 0 else start + most]
     path: Path = root / record["path"]
@@ -97,9 +97,9 @@ class OutputReader:
         while True:
             finished = self._live.final is not None
             record = await self._record_async(stream)
-            if record and record["size"] and path is not None and record["path"] != path:  # another attempt writes to a file of its own
+            if record and record["size"] and path is not None and record.get("path") != path:  # another attempt writes to a file of its own
                 decoder, rest, at = codecs.getincrementaldecoder("utf-8")("replace"), "", 0
-            path = (record and record["path"]) or path
+            path = (record and record.get("path")) or path
             data = kept_bytes(self.root, record, at, _PIECE)
             at += len(data)
             *complete, rest = (rest + decoder.decode(data)).split("\n")
@@ -203,4 +203,4 @@ def _interleaved(root: Path, records: _Records, final: RunFinished, most: int, *
 
 def _exact(record: Json | None) -> bool:
     """Whether the stream's bytes are kept as they were: a small one is kept as text, in which U+FFFD stands for what was none."""
-    return not record or record["text"] is None or len(record["text"].encode("utf-8", "replace")) == record["size"]
+    return not record or record.get("text") is None or len(record["text"].encode("utf-8", "replace")) == record["size"]

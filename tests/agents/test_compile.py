@@ -29,8 +29,8 @@ def test_each_spec_becomes_its_argument_vector() -> None:
 
 def test_what_is_not_given_has_its_default() -> None:
     work = work_of(nb.Shell("a"))
-    assert (work["kind"], work["env_id"], work["env"], work["secrets"], work["stdin"]) == ("process", 7, {}, [], None)
-    assert (work["capture"], work["timeout_s"], work["grace_s"], work["expected_exit_code"]) == ("both", None, DEFAULT_GRACE_S, 0)
+    assert (work["kind"], work["env_id"], work["env"], work["secrets"], work.get("stdin")) == ("process", 7, {}, [], None)
+    assert (work["capture"], work.get("timeout_s"), work["grace_s"], work["expected_exit_code"]) == ("both", None, DEFAULT_GRACE_S, 0)
     assert not {"retry", "limits", "check", "handlers", "artifacts", "payload"} & set(work)
     assert work["cwd"] == str(Path.cwd())
     assert work_of(nb.Shell("a"), grace=0)["grace_s"] == 0
@@ -45,7 +45,8 @@ def test_the_launch_wins_over_the_spec_and_that_over_the_defaults(tmp_path) -> N
     spec = nb.Shell("x", working_dir=Path("b"), env={"B": "2", "C": "2"})
     assert work_of(spec, defaults)["cwd"] == str(tmp_path / "b")
     work = work_of(spec, defaults, working_dir="c", env={"C": "3"}, timeout="2s", stdin="")
-    assert (work["cwd"], work["env"], work["timeout_s"], work["stdin"]) == (str(tmp_path / "c"), {"A": "1", "B": "2", "C": "3"}, 2, "")
+    assert (work["cwd"], work["env"]) == (str(tmp_path / "c"), {"A": "1", "B": "2", "C": "3"})
+    assert (work["timeout_s"], work["stdin"]) == (2, "")
 
 
 def test_folders_are_found_from_the_current_one_and_from_home(tmp_path, monkeypatch) -> None:
@@ -141,8 +142,8 @@ def test_a_hosted_run_takes_the_defaults_that_it_can_have_and_refuses_what_it_ca
     limits = nb.Limits(max_memory_bytes=1)
     defaults = ExecutionConfig(env={"A": "1"}, working_dir="/", stdin="x", capture="none", limits=limits, timeout=5, grace=1)
     work = work_of(nb.Python(agent, 1), defaults)
-    assert (work["env"], work["cwd"], work["stdin"], work["capture"]) == ({}, str(Path.cwd()), None, "both")
-    assert (work["timeout_s"], work["grace_s"]) == (5, 1)
+    assert (work["env"], work["cwd"], work.get("stdin"), work["capture"]) == ({}, str(Path.cwd()), None, "both")
+    assert (work.get("timeout_s"), work["grace_s"]) == (5, 1)
     for given in ({"env": {"A": "1"}}, {"working_dir": "/"}, {"stdin": True}, {"capture": "stderr"}, {"limits": limits}):
         with pytest.raises(nb.ConfigError, match="`async def` agent"):
             work_of(nb.Python(agent, 1), **given)

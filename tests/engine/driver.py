@@ -265,7 +265,7 @@ class Engine:
     def content(self, record: Json | None) -> bytes:
         """All bytes of a stream by its record."""
         assert record is not None
-        if record["path"] is None:
+        if record.get("path") is None:
             return str(record["text"]).encode()
         return Path(self.store, record["path"]).read_bytes()
 

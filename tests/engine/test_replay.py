@@ -80,7 +80,7 @@ def test_attempts_have_outputs_of_their_own(engine: Engine) -> None:
     assert (run.wait().status, run.stdout()) == ("completed", b"two\n")
     assert len(run.of("run_retrying")) == 1
     [(first,)] = engine.rows("SELECT output FROM steps WHERE run_id = ? AND attempt = 1", run.id)
-    assert json.loads(first)["stdout"] == {"size": 4, "text": "one\n", "path": None}
+    assert json.loads(first)["stdout"] == {"size": 4, "text": "one\n"}
     assert row(engine, run, "attempts") == (2,)
 
 
