@@ -92,6 +92,18 @@ def mentioned(batch: Iterable[ev.Message]) -> list[str]:
     return list({str(event.run.get("id")) if type(event) is ev.RunQueued else getattr(event, "run_id", "") for event in batch})
 
 
+def _numbers(event: ev.StepFinished) -> Row:
+    """What of a step's end stands in its row as it is."""
+    end: Row = {"status": event.status}
+    if event.exit_code is not None:
+        end["exit_code"] = event.exit_code
+    if event.cost_usd is not None:
+        end["cost_usd"] = event.cost_usd
+    if event.run_s is not None:
+        end["run_s"] = event.run_s
+    return end
+
+
 def _laid(end: Row, name: str, value: Any) -> str:
     """Lay a part of a step's end over its row; the same as JSON of a field."""
     end[name] = text = dumps(value)
@@ -288,13 +300,9 @@ class Fold:
     def _step_finished(self, event: ev.StepFinished) -> None:
         key = run_id, step_id = event.run_id, event.step_id
         status, at = event.status, event.at
-        data: ev.Json = {"status": status}
-        end: Row = {"status": status, "finished_at": at}
-        plain = ("exit_code", event.exit_code), ("cost_usd", event.cost_usd), ("run_s", event.run_s)
-        for name, value in plain:
-            if value is not None:
-                data[name] = end[name] = value
-        text = dumps(data)[:-1]
+        end = _numbers(event)
+        text = dumps(end)[:-1]
+        end["finished_at"] = at
         if event.error is not None:
             text += _laid(end, "error", event.error)
         if event.usage is not None:
