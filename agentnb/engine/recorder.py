@@ -17,6 +17,8 @@ _LOCKED_S = 1.0
 #: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken; longer
 #: when so many came at once the last time.
 GATHER_S, GATHER_MANY_S, MANY = 0.02, 0.05, 100
+#: So many are written before it is time to tell of them: to write many more at once would keep those waiting who want to start.
+PIECE = 200
 
 
 class Recorder:
@@ -40,6 +42,7 @@ class Recorder:
         self._retrying: asyncio.TimerHandle | None = None
         self.trouble: str | None = None
         self._held: list[Message] = []
+        self._untold: list[Message] = []
         self._pause = _RETRY_S
         self._refused_at: float | None = None
         self._waiting: list[Callable[[], None]] = []
@@ -52,6 +55,8 @@ class Recorder:
                 self._scheduled = self._loop.call_soon(self.flush)
             else:
                 self._scheduled = self._loop.call_at(self._due, self.flush)
+        elif len(self._batch) == PIECE and self._retrying is None:
+            self._loop.call_soon(self._write_ahead)
 
     def hurry(self) -> None:
         """Nothing more is to be expected soon: write what was gathered in the loop's next turn."""
@@ -64,14 +69,22 @@ class Recorder:
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
+        many = len(self._untold) + len(self._batch) >= MANY
+        self._due = self._loop.time() + (GATHER_MANY_S if many else GATHER_S)
+        self._write_ahead()
+        untold, self._untold = self._untold, []
+        if untold:
+            self._publish(untold)
+
+    def _write_ahead(self) -> None:
+        """Write all events so far; who listens hears of them with the others that come soon."""
         batch, self._batch = self._batch, []
-        self._due = self._loop.time() + (GATHER_MANY_S if len(batch) >= MANY else GATHER_S)
         if batch:
             self._unwritten += batch
             if self._retrying is None:  # else the store refuses just now
                 self._write()
             if self._retrying is None or self.trouble is not None:
-                self._publish(batch)
+                self._untold += batch
             else:
                 self._held += batch
 
@@ -93,9 +106,9 @@ class Recorder:
 
     def _release(self) -> None:
         """Tell what was held back, and those who wait."""
-        held, self._held = self._held, []
-        if held:
-            self._publish(held)
+        if self._held:
+            told, self._untold, self._held = self._untold + self._held, [], []
+            self._publish(told)
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
