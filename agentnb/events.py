@@ -110,7 +110,7 @@ class RunQueued(Message):
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return str(self.run["id"])
+        return str(self.run.get("id"))
 
 
 @dataclass(slots=True)

@@ -87,9 +87,9 @@ def _json(value: Any) -> str | None:
     return None if value is None else dumps(value)
 
 
-def mentioned(batch: Iterable[ev.Message]) -> list[str]:
-    """Ids of the runs that these events are about, each once."""
-    return list({str(event.run.get("id")) if type(event) is ev.RunQueued else getattr(event, "run_id", "") for event in batch})
+def unknown(batch: Iterable[ev.Message], known: Known) -> list[str]:
+    """Ids of the runs that these events are about and of which nothing is known, each once."""
+    return list({getattr(event, "run_id", "") for event in batch}.difference(known))
 
 
 def _numbers(event: ev.StepFinished) -> Row:
@@ -283,12 +283,16 @@ class Fold:
 
     def _step_started(self, event: ev.StepStarted) -> None:
         key = run_id, step_id = event.run_id, event.step_id
-        at, parent = event.at, event.parent_id
-        data: ev.Json = {"kind": event.kind, "name": event.name, "attempt": event.attempt}
-        row = {"run_id": run_id, "id": step_id, **data, "created_at": at, "started_at": at, "status": "running"}
-        if parent is not None:
-            data["parent_id"] = row["parent_id"] = parent
-        text = dumps(data)
+        at, kind, name, attempt, parent = event.at, event.kind, event.name, event.attempt, event.parent_id
+        row = {
+            "run_id": run_id, "id": step_id, "kind": kind, "name": name, "attempt": attempt,
+            "created_at": at, "started_at": at, "status": "running",
+        }  # fmt: skip
+        if parent is None:
+            text = dumps({"kind": kind, "name": name, "attempt": attempt})
+        else:
+            row["parent_id"] = parent
+            text = dumps({"kind": kind, "name": name, "attempt": attempt, "parent_id": parent})
         if event.input is not None:
             row["input"] = given = dumps(event.input)
             text = f'{text[:-1]},"input":{given}}}'

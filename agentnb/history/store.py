@@ -312,7 +312,7 @@ class Store:
         if version != self._version:
             self._known.clear()
             self._version = version
-        asked = [run for run in fold.mentioned(events) if run not in self._known]
+        asked = fold.unknown(events, self._known)
         if asked:
             self._known.update((run, (status, session)) for run, status, session in self._db.execute(_KNOWN, (dumps(asked),)))
         return self._known
