@@ -161,7 +161,7 @@ _clock: list[tuple[float, float]] = []
 
 
 def start_clock() -> None:
-    """The part that counts begins. The rows and events of all cases lie in this process; a supervisor's collector has not to look at them."""
+    """The part that counts begins. What lies ready for all cases is hidden from the garbage collector: no supervisor has it."""
     gc.freeze()
     _clock[:] = [(time.perf_counter(), time.process_time())]
 
