@@ -251,8 +251,8 @@ class WorkspaceChanged(Message):
 class RunFinished(Message):
     """A run reached its one terminal status.
 
-    `stdout`, `stderr`: {"size": bytes, "text": str | None, "path": str | None}; `text` is there when all of the stream is
-    small enough to live in the row, else `path` names the log file below the store.
+    `stdout`, `stderr`: {"size": bytes, "text": str} when all of the stream is small enough to live in the row, else {"size", "path"}:
+    the log file below the store.
     `error`: {"kind": states.ErrorKind, "message": str, ...}. `usage`: the fields of results.ResourceUsage.
     `detail`: {"reason", "validation", "metadata", "warnings", "output_source"}.
     """

@@ -8,7 +8,7 @@ from typing import Any
 from agentnb.events import Json, Message, message
 
 #: Raised whenever a message changes its meaning; client and supervisor must agree on it.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 @dataclass(slots=True)

@@ -66,6 +66,14 @@ def test_what_the_supervisor_lives_by_needs_only_the_standard_library(module: st
     assert not loaded_by(f"import agentnb.{module}", flags=("-I", "-S")) & heavy
 
 
+@pytest.mark.parametrize("content", ["", "raise OSError('wrong machine')", "def dumps(value): return value"])
+def test_something_else_that_is_called_orjson_harms_nobody(tmp_path: Path, content: str) -> None:
+    (tmp_path / "orjson.py").write_text(content)
+    code = "from agentnb import compact, wire; from agentnb.events import Reply; frame = wire.encode([Reply(1, {'a': [1.5, None]})]);"
+    code = f"sys.path.insert(0, {str(tmp_path)!r}); {code} assert wire.Decoder().feed(frame)[0]['data'] == {{'a': [1.5, None]}}"
+    assert "orjson.orjson" not in loaded_by(code)
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="module 'agentnb' has no attribute 'Sesion'"):
         agentnb.Sesion  # type: ignore[attr-defined]  # noqa: B018

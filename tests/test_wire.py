@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_frame_that_is_too_big_is_refused_when_it_is_announced() -> None:
         wire.Decoder().feed(b"\xff\xff\xff\xff")
 
 
-@pytest.mark.parametrize("bad", [float, object(), {1}, b"bytes"])
+@pytest.mark.parametrize("bad", [float, object(), {1}, b"bytes", datetime.now(UTC), events.Reply(1)])
 def test_what_is_no_json_is_not_encoded(bad: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         wire.encode([requests.Ping(1, {"x": bad})])

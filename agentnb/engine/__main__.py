@@ -2,7 +2,8 @@
 
 KIND is ``attached`` (it ends with its client) or ``detached`` (it outlives it, as a process that is no child of it).
 
-It is run isolated and without site-packages: it starts fast, stays small, and nothing in the user's environment can break it.
+It is run isolated and without site-packages: it starts fast, stays small, and nothing in the user's environment can break it. SITE is
+looked at only for what it is faster with (compact.py), and for the few optional imports, such as jsonschema.
 """
 
 import gc
@@ -17,7 +18,7 @@ def main() -> None:
     if kind == "detached" and os.fork():
         os._exit(0)  # who started this process waits for it, and never for what goes on
     sys.path[:0] = [package]
-    sys.path += extra  # for what it is faster with, and the few optional imports, such as jsonschema
+    sys.path += extra
     for signo in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signo, signal.SIG_IGN)
 

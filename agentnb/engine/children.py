@@ -70,8 +70,9 @@ class Children:
             raise ValueError(f"the run has {MAX_CHILDREN} unfinished child runs already")
         self._of.store.run_dir(run["id"])
         tags = parent.get("tags") or {}
-        run = self._of.masked(run) | {"session_id": parent["session_id"], "parent_run_id": self._of.run_id, "group_id": None}
+        run = self._of.masked(run) | {"session_id": parent["session_id"], "parent_run_id": self._of.run_id}
         run |= {"tags": tags | (run.get("tags") or {}), "trace_id": parent.get("trace_id")}
+        run.pop("group_id", None)
         secrets = list(dict.fromkeys([*own["secrets"], *work["secrets"]]))
         work = work | {"env_id": own["env_id"], "env": own["env"] | work["env"], "secrets": secrets, "bound": True}
         if "traceparent" in own:

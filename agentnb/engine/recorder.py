@@ -17,7 +17,8 @@ _LOCKED_S = 1.0
 #: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken; longer
 #: when so many came at once the last time.
 GATHER_S, GATHER_MANY_S, MANY = 0.02, 0.05, 100
-#: So many are written before it is time to tell of them: to write many more at once would keep those waiting who want to start.
+#: When there are so many, they are written in the loop's next turn, before it is time to tell of them: to write many more at once
+#: would keep those waiting who want to start.
 PIECE = 200
 
 
@@ -158,7 +159,8 @@ class Recorder:
     def _tell(self, message: str | None) -> None:
         if (message is None) != (self.trouble is None):
             self.store.tell_behind(message is not None)
-            self._publish([StoreTrouble(str(self.store.root), message)])
+            untold, self._untold = self._untold, []
+            self._publish([*untold, StoreTrouble(str(self.store.root), message)])
         self.trouble = message
 
     def close(self) -> str | None:

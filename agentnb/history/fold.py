@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from agentnb import events as ev
-from agentnb.history.jsontext import bindable, dumps, raw
+from agentnb.history.jsontext import bindable, dumps, dumps_fields, raw
 from agentnb.states import TRANSITIONS, RunStatus
 
 #: What a step's end sets.
@@ -132,7 +132,8 @@ class Fold:
     `new_runs` are whole rows; `runs` are changes, by id, of runs that were there before. `steps` (and `sessions`) are whole rows to
     insert, or to lay over a live one; `step_ends` (and `session_ends`) are changes of live ones that began in an earlier batch and
     go in first. `used_before` and `used_after` are what steps that had ended before the batch, or in it, turned out to use.
-    `log` is the events table's rows; `ended` are the runs that ended. A column that a row does not name is NULL.
+    `log` is the events table's rows; `ended` are the runs that ended. A column that a change does not name, or names as None, stays
+    what it is: none goes back to NULL.
     """
 
     def __init__(self, known: Known, owner: str | None) -> None:
@@ -184,7 +185,7 @@ class Fold:
             data.update([(name, _without_text(data[name])) for name in _STREAMS if name in data])
         if session_id is None and run_id in self._known:
             session_id = self._known[run_id][1]
-        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), dumps(data)))
+        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), dumps_fields(data)))
 
     def _live(self, run_id: str) -> bool:
         return run_id in self._known and self._known[run_id][0] in _MOVES
@@ -289,10 +290,10 @@ class Fold:
             "created_at": at, "started_at": at, "status": "running",
         }  # fmt: skip
         if parent is None:
-            text = dumps({"kind": kind, "name": name, "attempt": attempt})
+            text = dumps_fields({"kind": kind, "name": name, "attempt": attempt})
         else:
             row["parent_id"] = parent
-            text = dumps({"kind": kind, "name": name, "attempt": attempt, "parent_id": parent})
+            text = dumps_fields({"kind": kind, "name": name, "attempt": attempt, "parent_id": parent})
         if event.input is not None:
             row["input"] = given = dumps(event.input)
             text = f'{text[:-1]},"input":{given}}}'
@@ -305,7 +306,7 @@ class Fold:
         key = run_id, step_id = event.run_id, event.step_id
         status, at = event.status, event.at
         end = _numbers(event)
-        text = dumps(end)[:-1]
+        text = dumps_fields(end)[:-1]
         end["finished_at"] = at
         if event.error is not None:
             text += _laid(end, "error", event.error)

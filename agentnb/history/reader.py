@@ -175,7 +175,7 @@ def read_runs(root: Path, run_ids: Collection[str]) -> list[Record]:
 def read_logs(root: Path, run_ids: Collection[str]) -> dict[str, dict[str, Record]]:
     """Where the streams of finished runs are, by run and name.
 
-    Each is {"size": bytes, "text": str | None, "path": str | None}, as in events.RunFinished.
+    Each is {"size": bytes, "text": str | None, "path": str | None}, one of which is None.
     """
     query = "SELECT run_id, stream, size, inline, path FROM logs WHERE run_id IN (SELECT value FROM json_each(?))"
     with reading(root) as db:

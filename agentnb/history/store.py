@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,10 @@ BUSY_MS = 10_000
 #: The write-ahead log is copied into the database when it has so many pages of 4 KiB: less often than by default, as pages come again.
 CHECKPOINT_PAGES = 4000
 CACHE_KIB = 4_000
+#: So many statements are kept: rows that give the same columns in the same order share one.
+STATEMENTS = 128
+#: Of so many runs at most the store knows by heart how they stand.
+KNOWN = 20_000
 #: A writer that serves others meanwhile waits for another's lock this long, and tries again later; at its end it waits longer.
 OWNER_BUSY_MS, LAST_BUSY_MS = 20, 3_000
 #: One that reads, and recovers what dead owners left on the way, does not wait for those who write.
@@ -76,22 +80,22 @@ _SPENT = (
 _OUTPUT = "INSERT OR REPLACE INTO logs (run_id, stream, size, inline, path) VALUES (?, ?, ?, ?, ?)"
 
 
-@cache
+@lru_cache(STATEMENTS)
 def _insert_run(columns: tuple[str, ...]) -> str:
     return _insert("runs", columns)
 
 
-@cache
+@lru_cache(STATEMENTS)
 def _change_run(columns: tuple[str, ...]) -> str:
     return f"UPDATE runs SET {' = ?, '.join(columns[:-1])} = ? WHERE id = ?"  # noqa: S608 - our own names
 
 
-@cache
+@lru_cache(STATEMENTS)
 def _insert_step(columns: tuple[str, ...]) -> str:
     return _lay_over("steps", columns, fold.STEP_CHANGES, "running")
 
 
-@cache
+@lru_cache(STATEMENTS)
 def _end_step(columns: tuple[str, ...]) -> str:
     end = f"UPDATE steps SET {' = ?, '.join(columns[:-2])} = ?"  # noqa: S608 - our own names
     return f"{end} WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
@@ -309,7 +313,7 @@ class Store:
     def _known_of(self, events: Iterable[Message]) -> fold.Known:
         """What the tables say of the runs of these events; what they said before holds until somebody else wrote to them."""
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
+        if version != self._version or len(self._known) > KNOWN:
             self._known.clear()
             self._version = version
         asked = fold.unknown(events, self._known)
@@ -358,7 +362,7 @@ def _furnish(root: Path) -> None:
 
 def _connect(path: Path, busy_ms: int) -> sqlite3.Connection:
     try:
-        db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False, cached_statements=64)
+        db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS)
     except sqlite3.Error as bad:
         raise store_fault(bad, path, "opening") from bad
     try:

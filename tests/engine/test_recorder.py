@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentnb.engine import recorder
-from agentnb.engine.recorder import Recorder
+from agentnb.engine.recorder import PIECE, Recorder
 from agentnb.errors import StoreError
 from agentnb.events import Message, RunFinished, RunQueued, RunStarted, StoreTrouble
 from agentnb.history.store import Store
@@ -94,6 +94,38 @@ def test_events_of_one_turn_are_one_batch_and_are_told_after_they_are_written() 
         await until(lambda: told)
         assert store.calls == 1
         assert store.rows == names(told) == [f"r{n}" for n in range(50)]
+
+    drive(scene)
+
+
+@pytest.mark.parametrize("goes_wrong", ["nothing", "refuse", "locked"])
+def test_a_flood_is_written_in_pieces_before_it_is_told_and_told_in_order_whatever_comes_between(goes_wrong: str) -> None:
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        recorder.emit(end("first"))
+        await until(lambda: told)
+        sent = ["first"]
+        for turn in range(6):
+            for n in range(PIECE // 2):
+                sent.append(f"{turn}.{n}")
+                recorder.emit(end(sent[-1]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if turn == 3:
+                assert store.rows == sent
+                assert names(told) == ["first"]
+                assert store.calls == 3
+                if goes_wrong != "nothing":
+                    setattr(store, goes_wrong, True)
+        if goes_wrong != "nothing":
+            recorder.flush()
+            calls = store.calls
+            await until(lambda: store.calls > calls)
+            setattr(store, goes_wrong, False)
+        await until(lambda: len(names(told)) == len(sent) == len(store.rows))
+        assert names(told) == store.rows == sent
+        if goes_wrong == "refuse":  # who hears of the trouble has heard of all that was written before
+            place = next(n for n, event in enumerate(told) if isinstance(event, StoreTrouble))
+            assert place >= 1 + 2 * PIECE
 
     drive(scene)
 

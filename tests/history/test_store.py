@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentnb.errors import StoreError
-from agentnb.events import ArtifactSaved, Ready, RunRetrying, RunStarted, SessionEnded, UsageReported
+from agentnb.events import ArtifactSaved, Ready, RunRetrying, RunStarted, SessionEnded, StepFinished, StepStarted, UsageReported
 from agentnb.history.store import Store
 from agentnb.model import Artifact, InlineLocation, Run, RunTarget, Session
 from agentnb.states import TargetKind
@@ -104,6 +104,47 @@ def test_a_later_batch_changes_what_an_earlier_one_began(store: Path) -> None:
     with Store.open(other) as opened:
         opened.apply([*whole_run("R"), SessionEnded("S", "ended", at=T0)])
     assert everything(other) == one_by_one
+
+
+def test_the_first_end_of_a_run_wins_also_when_another_process_wrote_it(store: Path) -> None:
+    with Store.open(store) as one, Store.open(store) as other:
+        one.apply([queued("R"), RunStarted("R")])
+        other.apply([finished("R", "cancelled")])
+        one.apply([finished("R", "completed"), StepStarted("R", "late", "turn", "t")])
+        assert [row["status"] for row in table(store, "runs")] == ["cancelled"]
+        one.apply([queued("Q")])
+        other.apply([queued("Q", name="again"), RunStarted("Q")])
+        one.apply([RunStarted("Q"), finished("Q")])
+    assert {row["id"]: (row["status"], row["name"]) for row in table(store, "runs")}["Q"] == ("completed", "Q")
+
+
+def test_what_a_failed_batch_would_have_changed_is_not_believed(store: Path) -> None:
+    with Store.open(store) as opened:
+        opened.apply([queued("R"), RunStarted("R")])
+        with pytest.raises(TypeError, match="Ready"):
+            opened.apply([finished("R"), queued("Q"), Ready(1, 1)])
+        opened.apply([finished("R", "failed"), queued("Q"), RunStarted("Q")])
+    assert {row["id"]: row["status"] for row in table(store, "runs")} == {"R": "failed", "Q": "running"}
+
+
+def test_runs_that_are_over_are_forgotten(store: Path) -> None:
+    with Store.open(store) as opened:
+        for n in range(50):
+            opened.apply([queued(f"R{n}"), RunStarted(f"R{n}")])
+            opened.apply([finished(f"R{n}")])
+        assert not opened._known
+
+
+def test_a_value_that_cannot_be_stored_spoils_no_other_of_its_event(store: Path) -> None:
+    deep: object = [1]
+    for _ in range(3000):
+        deep = [deep]
+    with Store.open(store) as opened:
+        opened.apply([queued("R", params={"x": deep}), RunStarted("R"), StepStarted("R", "s", "turn", "t", input=deep)])
+        opened.apply([StepFinished("R", "s", "completed", output=deep, exit_code=3), finished("R", output=deep, exit_code=7)])
+    told = {row["type"]: json.loads(row["data"]) for row in table(store, "events")}
+    assert (told["step_started"]["name"], told["step_finished"]["exit_code"], told["run_finished"]["exit_code"]) == ("t", 3, 7)
+    assert "not storable" in told["run_finished"]["output"]
 
 
 def test_a_message_that_is_no_recorded_event_is_refused_and_nothing_is_written(store: Path) -> None:

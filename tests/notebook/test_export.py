@@ -154,6 +154,22 @@ def test_a_replay_is_the_run_again(session: nb.Session, kind: str) -> None:
     assert_same(session, run, again(session, run))
 
 
+@pytest.mark.parametrize("size", [3, 300_000])
+def test_the_output_of_an_attempt_that_another_one_followed_is_in_the_file(session: nb.Session, size: int) -> None:
+    program = f"head -c {size} /dev/zero | tr '\\0' x; echo no >&2; test $AGENTNB_ATTEMPT = 2"
+    run = session.shell(program, retry=nb.Retry(max_attempts=2, initial_delay=0.01, on_exit_codes=(1,)))
+    run.wait(60)
+    file = run.export("retried.jsonl")
+    said = [json.loads(line) for line in file.read_text().splitlines()]
+    printed = "".join(entry.get("text", "") for entry in said if entry.get("type") == "output" and entry["stream"] == "stdout")
+    assert len(printed) == 2 * size
+    assert f"runs/{run.id}" not in file.read_text()
+    replay = session.replay(file, speed=None)
+    replay.wait(30)
+    first = nb.steps_df(store=session.store, run=replay.id, full=True).query("kind == 'attempt'").iloc[0]["output"]
+    assert run.id not in str(first)
+
+
 @pytest.mark.skipif(bool(model_file.missing()), reason="the local model is not installed")
 def test_a_local_model_replays_with_its_tokens(session: nb.Session) -> None:
     run = session.local("Say hello.", max_tokens=8, seed=1)

@@ -251,5 +251,5 @@ def _is_output(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and set(value) == set(_STREAMS)
-        and all(isinstance(item, dict) and "path" in item for item in value.values())
+        and all(isinstance(item, dict) and "size" in item and ("path" in item or "text" in item) for item in value.values())
     )

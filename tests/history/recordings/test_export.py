@@ -67,9 +67,9 @@ def test_whatever_agents_say_makes_a_file_that_can_be_read(tmp_path_factory: Any
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=OUTPUT, spilled=st.booleans(), known=st.booleans(), bound=st.integers(1, 9))
+@given(pieces=OUTPUT, spilled=st.booleans(), terse=st.booleans(), known=st.booleans(), bound=st.integers(1, 9))
 def test_all_bytes_come_in_the_order_that_is_known(
-    tmp_path_factory: Any, pieces: list[tuple[str, bytes, int]], spilled: bool, known: bool, bound: int
+    tmp_path_factory: Any, pieces: list[tuple[str, bytes, int]], spilled: bool, terse: bool, known: bool, bound: int
 ) -> None:
     store = tmp_path_factory.mktemp("s") / "store"
     streams = {name: b"".join(data for stream, data, _ in pieces if stream == name) for name in ("stdout", "stderr")}
@@ -79,7 +79,7 @@ def test_all_bytes_come_in_the_order_that_is_known(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         kept = {"path": f"runs/R/{name}.log", "text": None} if spilled else {"path": None, "text": data.decode("utf-8", "replace")}
-        records[name] = {"size": len(data)} | kept
+        records[name] = {"size": len(data)} | {key: value for key, value in kept.items() if value is not None or not terse}
     order = [[stream, len(data), T0 + n * SECOND] for n, (stream, data, _) in enumerate(pieces)]
     events = whole_run("R", run_s=20.0)
     events[-1] = RunFinished("R", "completed", detail={"order": order} if known else {}, at=T0 + 30 * SECOND, **records)
