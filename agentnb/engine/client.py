@@ -24,15 +24,13 @@ from typing import IO, Any, Protocol
 from agentnb import requests, wire
 from agentnb.compact import FOLDER
 from agentnb.engine.door import knock
+from agentnb.engine.farewell import see_it_end
 from agentnb.engine.interrupts import Deferred
 from agentnb.errors import RuntimeUnavailable
 from agentnb.events import BudgetSpent, Json, Message, Ready, Reply, RunQueued, StoreTrouble
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _MAIN = Path(__file__).with_name("__main__.py")
-#: The supervisor ends its runs and writes their rows when its client closes the socket; this long it may take.
-SHUTDOWN_S = 15.0
-
 #: A supervisor that goes on is told of the last launches before it is left alone; this long it may take to say that it heard.
 _GOODBYE_S = 10.0
 
@@ -397,11 +395,7 @@ class Client:
             self._hang_up()
         else:
             self.send([requests.Shutdown()])
-            try:
-                self.process.wait(SHUTDOWN_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            see_it_end(self.process, self._sock, self.trouble.values())
         with suppress(concurrent.futures.TimeoutError, RuntimeError):
             if not self._loop.is_closed() and self._loop.is_running():
                 self.gone.result(5)

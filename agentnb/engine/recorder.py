@@ -94,6 +94,14 @@ class Recorder:
         """Whether the store has taken all that it was given."""
         return self._retrying is None
 
+    async def settled(self, within_s: float) -> bool:
+        """Wait until the store has taken all that was emitted so far, or was deleted, at most so long; whether it has."""
+        self.flush()
+        until = self._loop.time() + within_s
+        while self._retrying is not None and self._loop.time() < until and not self.store.gone():  # noqa: ASYNC110 - nobody tells only of this
+            await asyncio.sleep(_RETRY_S)
+        return self._retrying is None
+
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Call back once all that was emitted so far is written, or there is trouble; now, if that is so."""
         self.flush()

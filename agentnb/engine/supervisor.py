@@ -57,6 +57,9 @@ ORPHAN_GRACE_S = 0.5
 _KILLING_S, _BESIDE_S, _PAUSE_S = 1.0, 0.02, 0.02
 #: At the end, for so long; the recovery of the history kills the rest.
 _KILLING_AT_END_S = 5.0
+#: At the end, what a store refuses (its disk is full, another process holds its lock) is tried again for so long while the client waits,
+#: and then for so long alone: what has run and was paid for is to be found later.
+_WRITING_S, _WRITING_ON_S = 5.0, 600.0
 #: Requests that only the client which started the supervisor may make.
 _OWNERS_OWN = frozenset({"open_session", "end_session", "set_env", "launch", "report", "shutdown"})
 #: So many of the latest environments are kept, used or not.
@@ -119,9 +122,16 @@ class Supervisor:
                 session.emit(SessionEnded(session.id, "ended"))
         self.spawners.close()
         end_own_children(set(), _KILLING_AT_END_S)  # of a spawner that had to be killed
+        if not await self._settled(_WRITING_S):
+            self.peers.close()  # nobody needs to wait for what follows
+            await self._settled(_WRITING_ON_S)
         for recorder in self._recorders.values():
             recorder.close()
         self.peers.close()
+
+    async def _settled(self, within_s: float) -> bool:
+        """Wait until all histories are complete, at most so long; whether they are."""
+        return all(await asyncio.gather(*(recorder.settled(within_s) for recorder in self._recorders.values())))
 
     def services(self) -> Services:
         """The processes that runs share; they end with their spawner, if not before."""

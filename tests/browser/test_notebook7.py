@@ -22,8 +22,16 @@ def notebook(tmp_path: Path) -> Iterator[Lab]:
 
 
 def run(page: Page, cell: int) -> None:
-    page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".cm-content").click()
-    page.keyboard.press("Shift+Enter")
+    here = page.locator(".jp-Notebook .jp-Cell").nth(cell)
+    untouched = here.get_by_text("[ ]:", exact=True)
+
+    def pressed() -> bool:  # a kernel that is only starting drops what it is asked
+        here.locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_timeout(500)
+        return untouched.count() == 0
+
+    wait_until(pressed, "the cell to run")
 
 
 def test_notebook_7_shows_a_run_live_cancels_it_and_saves_its_end(notebook: Lab, browser: Browser) -> None:

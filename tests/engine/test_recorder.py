@@ -50,6 +50,9 @@ class Moody:
     def close(self) -> None:
         self.calls += 1
 
+    def gone(self) -> bool:
+        return False
+
     def be_patient(self) -> None:
         pass
 

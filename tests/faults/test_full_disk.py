@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,13 +98,28 @@ def test_runs_end_are_told_and_are_in_the_history_once_there_is_room(engine: Eng
     assert os.path.exists(engine.store / "history.db")
 
 
-def test_a_supervisor_that_ends_while_the_disk_is_full_ends(engine: Engine, small: Path) -> None:
-    fill(small)
-    engine.launch("yes", cwd="/").started()
+def test_a_supervisor_that_ends_while_the_disk_is_full_writes_the_rest_alone_and_ends(engine: Engine, small: Path) -> None:
+    ballast = fill(small)
+    run = engine.launch("yes", cwd="/").started()
     wait_until(lambda: engine.client.trouble)
+    process = engine.client.process
+    assert process is not None
+    with pytest.warns(RuntimeWarning, match="not complete yet .*the disk is full"):
+        engine.close()
+    assert process.poll() is None
+    ballast.unlink()
+    (small / "store" / "runs" / run.id / "stdout.log").unlink()
+    assert process.wait(30) == 0
+    assert engine.rows("SELECT status FROM runs") == [("interrupted",)]
+
+
+def test_a_supervisor_that_ends_when_its_store_was_deleted_ends(engine: Engine, small: Path) -> None:
+    engine.launch("yes >/dev/null", cwd="/").started()
+    shutil.rmtree(small / "store")
+    process = engine.client.process
+    assert process is not None
     engine.close()
-    assert engine.client.process is not None
-    assert engine.client.process.returncode == 0
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("freed", [True, False])
