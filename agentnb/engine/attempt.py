@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
 from agentnb.engine.limits import LimitWatch, Sample
-from agentnb.engine.process import Child, Exit, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
+from agentnb.engine.process import Child, Exit, Extra, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
 from agentnb.engine.reports import ReportLines
 from agentnb.engine.sigint import interrupted
 from agentnb.engine.stop import Stop
@@ -118,6 +118,9 @@ class Attempt:
         self._on_start = on_start
         self._changed: asyncio.Future[None] = self._loop.create_future()
         self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._begun: asyncio.Future[None] | None = None
+        self._fault: Exception | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._stop: Stop | None = None
         self._lost = False
         self._drains: list[Drain] = []
@@ -170,38 +173,59 @@ class Attempt:
             if not future.done():
                 future.set_result(None)
 
-    def _on_exit(self, _: Exit) -> None:
-        for future in (self._exited, self._changed):
-            if not future.done():
-                future.set_result(None)
+    def _on_change(self, child: Child) -> None:
+        """The process has started, could not be started, or has ended."""
+        if child.exit is not None or child.failure is not None:
+            for future in (self._exited, self._changed):
+                if not future.done():
+                    future.set_result(None)
+        else:
+            self._has_started(child)
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
 
-    async def run(self) -> Ended:
-        """Start the process and see its tree to the end; never raises but for SpawnerDied and cancellation."""
-        if self._stop is not None:
-            return Ended(stop=self._stop)
-        try:
-            child = await self._start()
-        except StartFailed as failure:
-            await self._drained()
-            return Ended(failure=failure, stop=self._stop)
-        except BaseException:
-            await self._drained()
-            raise
-        timers = [self._loop.call_later(LISTEN_AFTER_S, self._listen), self._loop.call_later(SPILL_AFTER_S, self._spill)]
+    def _has_started(self, child: Child) -> None:
+        self._timers.append(self._loop.call_later(LISTEN_AFTER_S, self._listen))
         if self._plan.timeout_s is not None:
-            timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
+            self._timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
         try:
             self._on_start(child.pid)
-            return await self._see_to_the_end(child)
-        finally:
-            for timer in (*timers, self._linger):
-                if timer is not None:
-                    timer.cancel()
-            await self._drained()
-            self._spawner.forget(child)
+        except Exception as bad:  # noqa: BLE001 - it is this run's fault alone
+            self._fault = bad
+            self.stop(Stop("failed", "runtime_error", "its start could not be recorded", grace_s=0.0))
 
-    async def _start(self) -> Child:
-        """Open the pipes and spawn. Raises StartFailed, SpawnerDied, or OSError."""
+    async def run(self) -> Ended:
+        """Start the process and see its tree to the end; never raises but for SpawnerDied, cancellation and what `on_start` raised."""
+        if self._stop is not None:
+            return Ended(stop=self._stop)
+        child = None
+        try:
+            child = self._start()
+            await self._changed
+            if child.is_owed:  # somebody wants it to end before it has begun
+                self._begun = self._loop.create_future()
+                await self._begun
+            if child.failure is not None:
+                raise child.failure
+            ended = await self._see_to_the_end(child)
+            if self._fault is not None:
+                raise self._fault
+        except StartFailed as failure:
+            return Ended(failure=failure, stop=self._stop)
+        else:
+            return ended
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self._timers.clear()
+            if self._linger is not None:
+                self._linger.cancel()
+            await self._drained()
+            if child is not None:
+                self._spawner.forget(child)
+
+    def _start(self) -> Child:
+        """Open the pipes and ask for the process. Raises StartFailed, SpawnerDied, or OSError."""
         fds: list[int] = []
         try:
             targets, env = self._open_pipes(fds)
@@ -211,12 +235,10 @@ class Attempt:
                 raise StartFailed(_TOO_MANY, "", bad.errno) from None
             raise
         plan = self._plan
-        return await self._spawner.spawn(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_exit, self._limited())
+        how = {} if plan.limits is None else {"limited": self._limited(plan.limits)}
+        return self._spawner.start(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_change, **how)
 
-    def _limited(self) -> Limited | None:
-        watch = self._plan.limits
-        if watch is None:
-            return None
+    def _limited(self, watch: LimitWatch) -> Limited:
         return Limited(watch.flags, watch.descriptors, watch.group.joins if watch.group else (), self._on_sample)
 
     def _on_sample(self, *readings: Any) -> None:
@@ -357,6 +379,7 @@ class Attempt:
             await asyncio.wait(waiting, timeout=0.2)
 
     def _listen(self) -> None:
+        self._timers.append(self._loop.call_later(SPILL_AFTER_S - LISTEN_AFTER_S, self._spill))
         for drain in self._drains:
             drain.listen()
 
@@ -376,7 +399,7 @@ class Attempt:
         if child.exit is None:
             return {"wall_time": run_s}
         end = child.exit
-        extra = child.extra
+        extra = child.extra or Extra()
         largest = max(end.peak_memory_bytes, extra.peak_memory_bytes)
         is_bound = largest <= end.floor_bytes
         # A sample is a lower bound of the truth, and all there is for trees smaller than the spawner, or several processes at once.

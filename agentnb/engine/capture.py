@@ -84,12 +84,12 @@ class Stream:
 
     turn = _TURN
 
-    def __init__(self, name: str, folder: Path, file_name: str, out: Output) -> None:
+    def __init__(self, name: str, folder: str, file_name: str, out: Output) -> None:
         """`folder` is made when the stream has to go to a file."""
         self.name = name
         self.size = 0
         self.path: Path | None = None
-        self._folder, self._file_name = folder, file_name  # joined when a file is made: most streams never need one
+        self._folder, self._file_name = folder, file_name
         self._kept = bytearray()
         self._file = -1
         self._out = out
@@ -120,8 +120,9 @@ class Stream:
         if self._file < 0:
             if not self._kept:
                 return
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target = self._folder / self._file_name
+            folder = Path(self._folder)  # not before: most streams never need one
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target = folder / self._file_name
             self._file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self.path = target
         while self._kept:
@@ -186,7 +187,7 @@ class Output:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str,
         attempt: int,
         *,
         secrets: list[str],

@@ -104,7 +104,7 @@ class Checking:
 
     async def _run(self, plan: Plan) -> tuple[str | None, str]:
         """Run it; why it failed, if so, and the end of its stderr."""
-        out = Output(self._of.folder / "check", 1, secrets=self._of.secrets)
+        out = Output(f"{self._of.folder}/check", 1, secrets=self._of.secrets)
         ended = await self._of.process(plan, out, lambda _pid: None)
         said = out.streams["stderr"].content()[-500:].decode("utf-8", "replace").strip()
         if ended.stop is not None:

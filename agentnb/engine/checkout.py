@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from agentnb.engine.attempt import Attempt, Plan
 from agentnb.engine.capture import Output
@@ -64,7 +63,7 @@ class Checkouts:
             return None
         plan = Plan(["sh", "-c", _SCRIPT], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
         try:
-            attempt = Attempt(self._spawner(), plan, Output(Path(root), 1, secrets=[]), _ignore, _ignore)
+            attempt = Attempt(self._spawner(), plan, Output(root, 1, secrets=[]), _ignore, _ignore)
             self._live.add(attempt)
             try:
                 ended = await attempt.run()

@@ -49,7 +49,7 @@ class Execution:
         self.work = work
         self.run_id: str = run["id"]
         self.host = host
-        self.folder = host.store.run_dir(self.run_id)
+        self.folder = host.store.run_path(self.run_id)
         self._stop: Stop | None = None
         self._current: Attempt | None = None
         self._sleeper: asyncio.Future[None] | None = None
@@ -128,6 +128,13 @@ class Execution:
         if self.children is None:
             self.children = Children(self)
         return self.children
+
+    def release(self) -> None:
+        """It is over: let go of what knows it in turn, or the collector of cycles would have to find each run."""
+        if self.out is not None:
+            self.out.streams.clear()
+            self.out = None
+        del self.agent, self._hosted, self._spawned
 
     def adopt(self, run_id: str) -> bool:
         """Take a run for a child that ends with this one; False when it is too late."""

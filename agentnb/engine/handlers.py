@@ -66,7 +66,7 @@ class Handlers:
     async def _run(self, handler: HandlerPlan) -> tuple[Outcome, Json]:
         context = {f"AGENTNB_{name.upper()}": "" if value is None else str(value) for name, value in self._values.items()}
         env = {name: value.replace("\0", "") for name, value in self._of.own_env(handler["env"] | context).items()}
-        out = Output(self._of.folder / handler["when"], 1, secrets=self._of.secrets)
+        out = Output(f"{self._of.folder}/{handler['when']}", 1, secrets=self._of.secrets)
         plan = Plan(handler["argv"], handler["cwd"], self._of.work["env_id"], env)
         plan.timeout_s, plan.grace_s = handler.get("timeout_s", HANDLER_TIMEOUT_S), self._of.work["grace_s"]
         ended = await self._of.process(plan, out, lambda _pid: None)

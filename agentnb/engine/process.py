@@ -106,16 +106,25 @@ class Extra:
 
 @dataclass(slots=True)
 class Child:
-    """One command that was started. `on_exit` is called once; usage of reaped descendants is added up in `extra`."""
+    """One command that a spawner was asked for.
+
+    `on_change` is called when it has started (`pid`), when it could not be (`failure`), and when it has ended (`exit`). `extra`: what its
+    descendants used that were reaped so far.
+    """
 
     key: int
-    started: asyncio.Future[None]
-    on_exit: Callable[[Exit], None]
+    on_change: Callable[[Child], None]
+    on_sample: Callable[[float, float, int, int, int, int], None] | None = None
     pid: int = 0
     started_at: float = 0.0
+    failure: StartFailed | SpawnerDied | None = None
     exit: Exit | None = None
-    extra: Extra = field(default_factory=Extra)
-    on_sample: Callable[[float, float, int, int, int, int], None] | None = None
+    extra: Extra | None = None
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether it neither started nor failed to, so far."""
+        return not self.pid and self.failure is None
 
 
 @dataclass(slots=True)
@@ -126,6 +135,9 @@ class Limited:
     nofile: int = 0
     joins: Sequence[str] = ()
     on_sample: Callable[[float, float, int, int, int, int], None] | None = None
+
+
+_UNLIMITED = Limited()
 
 
 class Spawner:
@@ -157,7 +169,7 @@ class Spawner:
         self._writing = False
         self.owed = 0
         nothing()
-        self._waiting: list[tuple[bytes, list[int]]] = []
+        self._waiting: list[tuple[bytes, Sequence[int]]] = []
         self.alive = True
         loop.add_reader(self._sock, self._readable)
 
@@ -169,7 +181,7 @@ class Spawner:
         """Forget an environment."""
         self._send(("drop_env", env_id), [])
 
-    async def spawn(  # noqa: PLR0917 - the parts of one packet
+    def start(  # noqa: PLR0917 - the parts of one packet
         self,
         argv: Sequence[str],
         cwd: str,
@@ -177,30 +189,21 @@ class Spawner:
         env: dict[str, str],
         fds: Sequence[int],
         targets: Sequence[int],
-        on_exit: Callable[[Exit], None],
-        limited: Limited | None = None,
+        on_change: Callable[[Child], None],
+        limited: Limited = _UNLIMITED,
     ) -> Child:
-        """Start a command; `fds` become its 0, 1, 2 and `targets`, and are closed here in every case.
+        """Ask for a command; `fds` become its 0, 1, 2 and `targets`, and are closed here in every case. `forget` has to follow.
 
-        Raises StartFailed when it cannot be started and SpawnerDied when nobody can start it.
+        Raises SpawnerDied when nobody can start it.
         """
-        how = limited or Limited()
-        child = Child(next(_numbers), self._loop.create_future(), on_exit, on_sample=how.on_sample)
+        child = Child(next(_numbers), on_change, limited.on_sample)
+        over, self._over = self._over, []
+        how = (limited.flags, limited.nofile, tuple(limited.joins))
+        self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), *how, tuple(over)), fds)
         self._children[child.key] = child
         self.owed += 1
-        try:
-            over, self._over = self._over, []
-            how_of = (how.flags, how.nofile, tuple(how.joins))
-            self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), *how_of, tuple(over)), list(fds))
-            if not self._ticking:
-                self._watch()
-            await child.started
-        except BaseException:
-            if not child.pid:
-                self.forget(child)
-            raise
-        finally:
-            self.owed -= 1
+        if not self._ticking:
+            self._watch()
         return child
 
     async def signal(self, child: Child, signo: int) -> list[int]:
@@ -213,7 +216,8 @@ class Spawner:
 
     def forget(self, child: Child) -> None:
         """The child's run is over; nothing of it is alive. The spawner hears it with the next command, or a little later."""
-        self._children.pop(child.key, None)
+        if self._children.pop(child.key, None) is not None and child.is_owed:
+            self.owed -= 1
         if self.alive:
             if not self._over:
                 self._loop.call_later(_FORGET_S, self._forget)
@@ -236,6 +240,7 @@ class Spawner:
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
+        self._drop_waiting()
         os.kill(self.pid, signal.SIGCONT)
 
     def reap(self) -> None:
@@ -252,8 +257,7 @@ class Spawner:
         self._loop.call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
-        starting = any(not child.started.done() for child in self._children.values())
-        if not self.alive or not (self._asked or starting):
+        if not self.alive or not (self._asked or self.owed):
             self._ticking = False
             return
         self._silent += 1
@@ -275,7 +279,7 @@ class Spawner:
         finally:
             self._asked.pop(number, None)
 
-    def _send(self, packet: tuple[Any, ...], fds: list[int]) -> None:
+    def _send(self, packet: tuple[Any, ...], fds: Sequence[int]) -> None:
         data = marshal.dumps(packet)
         if not self.alive:
             close_all(fds)
@@ -334,22 +338,23 @@ class Spawner:
         elif (child := self._children.get(key)) is not None:
             self._about(child, kind, item)
 
-    @staticmethod
-    def _about(child: Child, kind: str, item: tuple[Any, ...]) -> None:
+    def _about(self, child: Child, kind: str, item: tuple[Any, ...]) -> None:
         if kind == "spawned":
+            self.owed -= 1
             child.pid, child.started_at = item[2], item[3]
-            if not child.started.done():
-                child.started.set_result(None)
+            child.on_change(child)
         elif kind == "failed":
-            if not child.started.done():
-                child.started.set_exception(StartFailed(item[3], item[4], item[2]))
+            self.owed -= 1
+            child.failure = StartFailed(item[3], item[4], item[2])
+            child.on_change(child)
         elif kind == "exit":
             _, _, status, at, cpu, rss, read, written, orphans, floor, tree_peak, seen = item
             child.exit = Exit(status, at, cpu, rss * 1024, floor * 1024, read, written, orphans, tree_peak, seen)
-            child.on_exit(child.exit)
+            child.on_change(child)
         elif kind == "sample" and child.on_sample is not None:
             child.on_sample(*item[2:])
         elif kind == "orphans":
+            child.extra = child.extra or Extra()
             child.extra.add(*item[2:])
 
     def _died(self) -> None:
@@ -357,17 +362,24 @@ class Spawner:
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
-        for _, fds in self._waiting:
-            close_all(fds)
-        self._waiting.clear()
+        self._drop_waiting()
         os.waitpid(self.pid, 0)
-        futures: list[asyncio.Future[Any]] = [*self._asked.values(), *(child.started for child in self._children.values())]
-        for future in futures:
+        for future in self._asked.values():
             if not future.done():
                 future.set_exception(SpawnerDied())
                 future.exception()  # whoever waits sees it; nobody waiting is fine too
         self._asked.clear()
+        self.owed = 0
+        for child in list(self._children.values()):
+            if child.is_owed:
+                child.failure = SpawnerDied()
+                child.on_change(child)
         self._on_death()
+
+    def _drop_waiting(self) -> None:
+        for _, fds in self._waiting:
+            close_all(fds)
+        self._waiting.clear()
 
 
 def _works(pid: int) -> bool:

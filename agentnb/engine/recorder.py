@@ -17,9 +17,9 @@ _LOCKED_S = 1.0
 #: While several runs work, their events are gathered this long: fewer transactions, and fewer times that the client is woken; longer
 #: when so many came at once the last time.
 GATHER_S, GATHER_MANY_S, MANY = 0.02, 0.05, 100
-#: When there are so many, they are written in the loop's next turn, before it is time to tell of them: to write many more at once
-#: would keep those waiting who want to start.
-PIECE = 200
+#: When there are so many, they are written before it is time to tell of them: to write many more at once would keep those waiting who
+#: want to start. So many turns of the loop later, in which the runs that end just now give way to the next ones.
+PIECE, _TURNS = 200, 3
 
 
 class Recorder:
@@ -57,7 +57,7 @@ class Recorder:
             else:
                 self._scheduled = self._loop.call_at(self._due, self.flush)
         elif len(self._batch) == PIECE and self._retrying is None:
-            self._loop.call_soon(self._write_ahead)
+            self._loop.call_soon(self._write_soon, _TURNS)
 
     def hurry(self) -> None:
         """Nothing more is to be expected soon: write what was gathered in the loop's next turn."""
@@ -76,6 +76,12 @@ class Recorder:
         untold, self._untold = self._untold, []
         if untold:
             self._publish(untold)
+
+    def _write_soon(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._write_soon, turns - 1)
+        else:
+            self._write_ahead()
 
     def _write_ahead(self) -> None:
         """Write all events so far; who listens hears of them with the others that come soon."""

@@ -48,6 +48,7 @@ class Service:
         self._on_end: Callable[[Service], None] | None = on_end
         self._channel: ReportReader | None = None
         self._child: Child | None = None
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._starting = asyncio.ensure_future(self._start())
 
     @property
@@ -71,12 +72,26 @@ class Service:
         fds = [*null, theirs, memfd(base64.b64decode(self._plan["payload"]))]
         env = {"AGENTNB_CHANNEL_FD": str(CHANNEL_FD), "AGENTNB_PAYLOAD_FD": str(PAYLOAD_FD)}
         try:
-            self._child = await self.spawner.spawn(self._plan["argv"], "/", self._env_id, env, fds, _TARGETS, self._exited)
-        except (StartFailed, SpawnerDied) as bad:
-            self._tell({"t": "error", "kind": "startup_failed", "message": f"the {self.name} could not be started: {bad}"})
-            self.lost()
-        else:
-            self.pid = self._child.pid
+            child = self.spawner.start(self._plan["argv"], "/", self._env_id, env, fds, _TARGETS, self._changed)
+        except SpawnerDied as bad:
+            self._has_failed(bad)
+            return
+        await self._begun
+        if child.failure is not None:
+            self.spawner.forget(child)
+            self._has_failed(child.failure)
+
+    def _changed(self, child: Child) -> None:
+        if child.exit is not None:
+            self._exited(child.exit)
+        elif child.failure is None:
+            self._child, self.pid = child, child.pid
+        if not self._begun.done():
+            self._begun.set_result(None)
+
+    def _has_failed(self, bad: StartFailed | SpawnerDied) -> None:
+        self._tell({"t": "error", "kind": "startup_failed", "message": f"the {self.name} could not be started: {bad}"})
+        self.lost()
 
     def _take(self, report: Json) -> None:
         if report.get("t") in ("ready", "error"):

@@ -37,6 +37,9 @@ class SessionHost:
         self._parents: dict[str, Execution] = {}
         self._supervisor = supervisor
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._at_hand = False
+        self._next: Execution | None = None
         self._idle: list[Callable[[], None]] = []
         self._reused: Reused | None = None
 
@@ -152,19 +155,34 @@ class SessionHost:
         self.live[execution.run_id] = execution
         execution.early = item.early
         execution.watched = self._supervisor.watching.wants(execution.run_id)
-        task = asyncio.get_running_loop().create_task(self._run(execution))
+        if self._at_hand:
+            self._at_hand, self._next = False, execution
+            return
+        task = self._loop.create_task(self._work(execution))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, execution: Execution) -> None:
-        try:
-            await execution.go()
-        finally:
-            self._supervisor.watching.finish(execution.run_id)
-            del self.live[execution.run_id]
-            self._supervisor.forget(execution.run_id)
-            self.queue.finished(execution.run_id)
-            self._check_idle()
+    async def _work(self, execution: Execution | None) -> None:
+        """Do a run, and then the one that its end gives way to: a task for each would cost more."""
+        while execution is not None:
+            well = False
+            try:
+                await execution.go()
+                well = True
+            finally:
+                execution = self._over(execution, goes_on=well)
+
+    def _over(self, execution: Execution, *, goes_on: bool) -> Execution | None:
+        """A run is over; returns what its task is to do next, if that goes on."""
+        self._supervisor.watching.finish(execution.run_id)
+        del self.live[execution.run_id]
+        self._supervisor.forget(execution.run_id)
+        execution.release()
+        self._at_hand = goes_on
+        self.queue.finished(execution.run_id)
+        following, self._next, self._at_hand = self._next, None, False
+        self._check_idle()
+        return following
 
     def send(self, run_id: str, given: EarlyInput) -> None:
         """Write to the stdin of a run, waiting or live."""

@@ -56,6 +56,7 @@ SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
 #: Python ignores these; a command expects the default.
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 MAX_PACKET = 96 * 1024
+MOST_FDS = 16
 BIG = b"big"
 MARK = b"AGENTNB_RUN_ID="
 #: wait4 counts disk traffic in blocks of this many bytes, where the system counts it at all.
@@ -85,7 +86,10 @@ class Spawner:
         self.own = Kept(os.getpid())
         self.most_locks = resource.getrlimit(lineage.LIMIT)[1]
         self.room = Room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        self.envs: dict[int, dict[str, str]] = {}
+        self.peak_kb = 0
+        self.buffer = bytearray(MAX_PACKET + 4096)
+        self.sent_envs: dict[int, dict[str, str]] = {}  # those that no command has named yet
+        self.envs: dict[int, dict[bytes, bytes]] = {}
         self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
         self.keys: dict[int, tuple[int, str | None]] = {}  # key -> (pid of the command, run id or None)
         self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
@@ -117,9 +121,10 @@ class Spawner:
         elif kind == "forget":
             self.forget(packet[1])
         elif kind == "env":
-            self.envs[packet[1]] = packet[2]
+            self.sent_envs[packet[1]] = packet[2]
         elif kind == "drop_env":
             self.envs.pop(packet[1], None)
+            self.sent_envs.pop(packet[1], None)
 
     def forget(self, keys: Sequence[int]) -> None:
         """These runs are over; nothing of them is alive."""
@@ -146,11 +151,15 @@ class Spawner:
         what, path = "working directory", cwd
         try:
             os.chdir(cwd)
-            env = self.envs[env_id] | overrides
+            env = self.env(env_id) | encoded(overrides)
             what, path = "program", argv[0]
-            path = find_program(argv[0], env, cwd)
+            if not path.startswith("/"):
+                path = find_program(path, {"PATH": os.fsdecode(env[b"PATH"])} if b"PATH" in env else {}, cwd)
             self.mark(key)
-            with Joined(joins):
+            if joins:
+                with Joined(joins):
+                    pid = self.start(path, argv, env, fds, targets)
+            else:
                 pid = self.start(path, argv, env, fds, targets)
             if nofile:  # afterwards: under a low limit the child could not copy its descriptors
                 bound_descriptors(pid, nofile)
@@ -170,7 +179,14 @@ class Spawner:
             for fd in fds:
                 os.close(fd)
 
-    def start(self, path: str, argv: tuple[str, ...], env: Mapping[str, str], fds: Sequence[int], targets: Sequence[int]) -> int:
+    def env(self, env_id: int) -> dict[bytes, bytes]:
+        """An environment as the system takes it, made once. Raises LookupError, ValueError, TypeError."""
+        if env_id not in self.envs:
+            self.envs[env_id] = encoded(self.sent_envs[env_id])
+            del self.sent_envs[env_id]
+        return self.envs[env_id]
+
+    def start(self, path: str, argv: tuple[str, ...], env: Mapping[bytes, bytes], fds: Sequence[int], targets: Sequence[int]) -> int:
         """Call posix_spawn; a text file without an interpreter line is given to sh, as execvp would."""
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, (0, 1, 2, *targets), strict=True)]
         try:
@@ -233,6 +249,8 @@ class Spawner:
 
     def adopt(self, key: int = 0, signo: int = 0) -> None:
         """Find out to which runs new orphans belong; those of `key` are sent `signo` at once: they may be gone, and others there."""
+        if self.own.has_children(len(self.mains) + len(self.adopted)):  # nobody but these
+            return
         for pid in self.own.children():
             if pid not in self.mains and pid not in self.adopted:
                 self.adopt_one(pid)
@@ -311,6 +329,8 @@ class Spawner:
     def account(self, pid: int, status: int, use: resource.struct_rusage) -> None:
         """Report what a process that was reaped, and the children it waited for, used."""
         now = time.monotonic()
+        if use.ru_maxrss > self.peak_kb:  # else it is below what was our own peak before, and so below that of now
+            self.peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         read, written = (use.ru_inblock * BLOCK, use.ru_oublock * BLOCK) if COUNTS_DISK else (None, None)
         used = (use.ru_utime + use.ru_stime, use.ru_maxrss, read, written)
         tree = self.trees.get((self.mains[pid] if pid in self.mains else self.adopted.get(pid, self.latest)) or 0)
@@ -320,7 +340,7 @@ class Spawner:
             key = self.mains.pop(pid)
             orphans = self.orphans(key)
             seen = (tree.peak_rss, tree.seen) if tree is not None else (0, 0)
-            self.out.append(("exit", key, status, now, *used, orphans, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *seen))
+            self.out.append(("exit", key, status, now, *used, orphans, self.peak_kb, *seen))
         else:
             owner = self.adopted.pop(pid, self.latest)
             self.nobodys.pop(pid, None)
@@ -334,6 +354,8 @@ class Spawner:
         self.adopt()
         if self.nobodys:
             self.claim(key)
+        if not self.adopted:
+            return []
         return [pid for pid, owner in self.adopted.items() if owner == key and is_live(pid)][:MOST_PIDS]
 
     def claim(self, key: int) -> None:
@@ -402,14 +424,15 @@ class Spawner:
     def receive(self) -> bool:
         """Take one packet; False at the end of the stream."""
         try:
-            data, anc, flags, _ = self.sock.recvmsg(MAX_PACKET + 4096, _socket.CMSG_SPACE(4 * 16), _socket.MSG_CMSG_CLOEXEC)
+            size, anc, flags, _ = self.sock.recvmsg_into([self.buffer], _socket.CMSG_SPACE(4 * MOST_FDS), _socket.MSG_CMSG_CLOEXEC)
         except OSError as bad:
             time.sleep(CROWDED_S)
             return bad.errno not in GONE
-        if not data:
+        if not size:
             return False
-        fds = [int.from_bytes(raw[n : n + 4], "little") for _, _, raw in anc for n in range(0, len(raw) // 4 * 4, 4)]
-        big = data.startswith(BIG)
+        fds = [fd for _, _, raw in anc for fd in memoryview(raw)[: len(raw) // 4 * 4].cast("i")]
+        data: bytes | memoryview = memoryview(self.buffer)[:size]
+        big = data[: len(BIG)] == BIG
         if flags & _socket.MSG_CTRUNC:
             self.refuse(marshal.loads(data[len(BIG) :] if big else data), fds)  # noqa: S302 - written by the supervisor
             return True
@@ -468,6 +491,11 @@ class Spawner:
             if found == before:
                 time.sleep(0.01)  # else new ones appear, and it is a race
             signo, before = SIGKILL, found
+
+
+def encoded(env: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Variables as the system takes them. Raises UnicodeEncodeError, TypeError."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
 
 
 def read_all(fd: int) -> bytes:

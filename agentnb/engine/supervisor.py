@@ -174,7 +174,8 @@ class Supervisor:
         if self._launched:
             self._launched.pop(run_id, None)
         self.budgets.leave(run_id)
-        self._loop.call_soon(self._stop_if_unneeded)
+        if self.detached:
+            self._loop.call_soon(self._stop_if_unneeded)
 
     def stop_launched(self, parent: str, why: Stop) -> None:
         """A coroutine is ended: end what it launched in any session, whether it waits for it or not."""

@@ -82,7 +82,7 @@ class Place:
     def _new_job(self, number: int) -> Json:
         plan, run = self._plan, self._of.run_id
         suffix = "" if number == 1 else f".{number}"
-        state = os.path.realpath(self._of.folder / f"workspace{suffix}")
+        state = os.path.realpath(f"{self._of.folder}/workspace{suffix}")
         folder = os.path.join(os.path.realpath(self._folders), run + suffix)  # noqa: PTH118
         job: Json = {"kind": plan["kind"], "source": plan["source"], "folder": folder, "state": state, "attempt": number}
         if plan["kind"] == "shared":
@@ -161,7 +161,7 @@ class Place:
         argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_CHILD), *sys.path]
         plan = Plan(argv, str(self._of.store.root), self._of.work["env_id"], {}, capture="stderr", timeout_s=TIMEOUT_S, grace_s=1.0)
         plan.payload, plan.on_report = json.dumps(job | {"do": do}).encode(), found.append
-        out = Output(self._of.folder / "workspace.log", 1, secrets=self._of.secrets)
+        out = Output(f"{self._of.folder}/workspace.log", 1, secrets=self._of.secrets)
         ended = await self._of.process(plan, out, lambda _pid: None)
         if ended.stop is not None:
             return None, ended.stop.message

@@ -124,7 +124,7 @@ class Store:
     def __init__(self, root: Path, db: sqlite3.Connection) -> None:
         """Wrap an open, migrated database; use `open`."""
         self.root = root
-        self._runs = root / "runs"
+        self._runs = os.fspath(root / "runs")
         self.blobs = Blobs(root / "blobs")
         self.recovered: list[str] = []
         self._db = db
@@ -217,9 +217,13 @@ class Store:
 
     def run_dir(self, run_id: str) -> Path:
         """The folder for a run's files; it is not created. Raises StoreError for an id that is no plain file name."""
+        return Path(self.run_path(run_id))
+
+    def run_path(self, run_id: str) -> str:
+        """The same as text: most runs need no folder."""
         if not run_id or run_id.startswith(".") or "/" in run_id or "\0" in run_id:
             raise StoreError(f"{run_id!r} cannot be a run's id: it is no plain file name")
-        return self._runs / run_id
+        return f"{self._runs}/{run_id}"
 
     def tell_behind(self, behind: bool) -> None:  # noqa: FBT001 - it is what is told
         """Tell other processes whether there are events that this store did not take yet: what they refer to has to stay."""

@@ -120,7 +120,7 @@ def test_the_pace_of_one_stream_is_kept(engine: Engine) -> None:
 def test_a_long_stream_has_few_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = 0
     monkeypatch.setattr("agentnb.engine.capture.time.time_ns", lambda: now)
-    out = Output(tmp_path, 1, secrets=[])
+    out = Output(str(tmp_path), 1, secrets=[])
     for _ in range(20_000):
         now += 200_000_000
         out.seen("stdout", b"x")
@@ -170,7 +170,7 @@ def test_a_tail_does_not_begin_inside_of_a_character() -> None:
 
 def test_the_bound_on_output_counts_both_streams_and_is_told_once(tmp_path: Path) -> None:
     told: list[int] = []
-    out = Output(tmp_path, 1, secrets=[], max_bytes=10, on_limit=told.append)
+    out = Output(str(tmp_path), 1, secrets=[], max_bytes=10, on_limit=told.append)
     for stream in ("stdout", "stderr", "stdout", "stdout"):
         out.streams[stream].add(b"12345")
     assert told == [15]

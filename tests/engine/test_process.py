@@ -14,7 +14,7 @@ import pytest
 
 from agentnb.engine import process
 from agentnb.engine.proc import children_of
-from agentnb.engine.process import Exit, Limited, Spawner, SpawnerDied, StartFailed, memfd
+from agentnb.engine.process import Child, Exit, Limited, Spawner, SpawnerDied, StartFailed, memfd
 from agentnb.engine.sampler import REPORT
 from tests.engine.driver import lives, state_of, wait_until
 
@@ -34,10 +34,21 @@ def drive(scene: Callable[[Spawner, list[int]], Awaitable[Any]]) -> None:
 
 
 async def start(spawner: Spawner, argv: list[str], **changes: Any) -> tuple[Any, asyncio.Future[Exit]]:
+    begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+
+    def on_change(child: Child) -> None:
+        if not begun.done():
+            begun.set_result(None)
+        if child.exit is not None:
+            done.set_result(child.exit)
+
     null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
-    plain = {"cwd": "/", "env_id": 1, "env": {}, "fds": null, "targets": [], "on_exit": done.set_result}
-    child = await spawner.spawn(argv, **(plain | changes))
+    plain = {"cwd": "/", "env_id": 1, "env": {}, "fds": null, "targets": [], "on_change": on_change}
+    child = spawner.start(argv, **(plain | changes))
+    await begun
+    if child.failure is not None:
+        raise child.failure
     return child, done
 
 

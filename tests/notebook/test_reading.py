@@ -137,7 +137,7 @@ def test_whatever_was_written_the_tail_is_its_end_in_order(pieces, wanted) -> No
 
 
 def test_the_end_of_both_streams_is_in_order_even_when_they_took_turns_too_often_to_remember_all(tmp_path) -> None:
-    out = Output(tmp_path / "runs", 1, secrets=[])
+    out = Output(str(tmp_path / "runs"), 1, secrets=[])
     for _ in range(600):
         out.seen("stdout", b"a\n")
         out.seen("stderr", b"b\n")
