@@ -14,16 +14,22 @@ _last = 0
 #: Random bytes from the system, a page at a time, and how many of them are taken: a call for each id costs more than all the rest of it.
 _pool, _taken = b"", 0
 _POOL_BYTES = 4096
+#: The first digit after the counter has two random bits; the others say which variant of UUIDs it is.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def random_bytes(size: int) -> bytes:
     """`size` bytes (at most 4096) that nobody else has, from the system's generator."""
-    global _pool, _taken  # noqa: PLW0603 - shared by all threads, under the lock
     with _lock:
-        if len(_pool) < _taken + size:
-            _pool, _taken = os.urandom(_POOL_BYTES), 0
-        _taken += size
-        return _pool[_taken - size : _taken]
+        return _take(size)
+
+
+def _take(size: int) -> bytes:
+    global _pool, _taken  # noqa: PLW0603 - shared by all threads, under the lock
+    if len(_pool) < _taken + size:
+        _pool, _taken = os.urandom(_POOL_BYTES), 0
+    _taken += size
+    return _pool[_taken - size : _taken]
 
 
 def _forget() -> None:
@@ -42,6 +48,6 @@ def new_id() -> str:
         # 48 bits of milliseconds, then 12 bits of the millisecond's fraction: one counter that only rises.
         tick = max(time.time_ns() * 4096 // 1_000_000, _last + 1)
         _last = tick
-    value = (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | int.from_bytes(random_bytes(8)) >> 2
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        tail = _take(8).hex()
+    head = f"{tick:015x}"
+    return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"

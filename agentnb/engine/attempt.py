@@ -354,13 +354,15 @@ class Attempt:
 
     async def _drained(self, ended: Ended | None = None) -> None:
         """Read the pipes to their end, or for a moment more when somebody outside of the tree holds them."""
-        pending = [drain.done for drain in self._drains if not drain.done.done()]
+        pending = [drain.over() for drain in self._drains if not drain.is_over]
         if self._channel is not None and not self._channel.done.done():
             pending.append(self._channel.done)
         if pending and ended is not None:
             await asyncio.wait(pending, timeout=HELD_PIPE_S)
             await self._wait_for_disk()
-        lost = sum(drain.stop() for drain in self._drains)
+        lost = 0
+        for drain in self._drains:
+            lost += drain.stop()
         self._drains.clear()
         if lost and ended is not None:
             ended.warnings.append(f"the last {lost} bytes of output are lost: the disk would not take them")
@@ -375,7 +377,7 @@ class Attempt:
     async def _wait_for_disk(self) -> None:
         """A full disk holds the end of the output back: wait for room, unless the run is told to stop."""
         while self._stop is None and any(drain.troubled for drain in self._drains):
-            waiting = [drain.done for drain in self._drains if drain.troubled]
+            waiting = [drain.over() for drain in self._drains if drain.troubled]
             await asyncio.wait(waiting, timeout=0.2)
 
     def _listen(self) -> None:

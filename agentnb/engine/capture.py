@@ -263,7 +263,7 @@ class Taker(Protocol):
 
 
 class Drain:
-    """Reads one pipe into one stream until its end. `done` is set then."""
+    """Reads one pipe into one stream until its end; `is_over` then."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, stream: Taker, on_trouble: Callable[[str | None], None]) -> None:
         """Own `fd`. `on_trouble` hears why writing fails, and None when it works again."""
@@ -273,7 +273,8 @@ class Drain:
         self._on_trouble = on_trouble
         self.troubled = False
         self._retry: asyncio.TimerHandle | None = None
-        self.done: asyncio.Future[None] = loop.create_future()
+        self.is_over = False
+        self._waiter: asyncio.Future[None] | None = None
         self._listening = False
         os.set_blocking(fd, False)
 
@@ -337,8 +338,20 @@ class Drain:
     def _finish(self) -> None:
         self._close_pipe()
         self._stream.end()
-        if not self.done.done():
-            self.done.set_result(None)
+        self._is_over()
+
+    def _is_over(self) -> None:
+        self.is_over = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def over(self) -> asyncio.Future[None]:
+        """What is done when it is over."""
+        if self._waiter is None:
+            self._waiter = self._loop.create_future()
+            if self.is_over:
+                self._waiter.set_result(None)
+        return self._waiter
 
     def _close_pipe(self) -> None:
         if self._fd >= 0:
@@ -368,6 +381,5 @@ class Drain:
             self._stream.end()
         except OSError:
             lost = self._stream.abandon()
-        if not self.done.done():
-            self.done.set_result(None)
+        self._is_over()
         return lost

@@ -54,10 +54,10 @@ class Execution:
         self._current: Attempt | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self.early: list[EarlyInput] = []
-        self._hosted = Hosted(self)
-        self._spawned = Spawned(self)
+        self._hosted = Hosted(self) if work["kind"] == "hosted" else None
         self.out: Output | None = None
-        self.agent = AgentLog(self)
+        self._agent: AgentLog | None = None
+        self._step = ""
         self.children: Children | None = None
         self._warnings: list[str] = list(work.get("notes", ()))
         self._started_at: int | None = None
@@ -81,6 +81,14 @@ class Execution:
         return self._stop
 
     @property
+    def agent(self) -> AgentLog:
+        """What its agent reports of itself; made when there is something: most commands report nothing."""
+        if self._agent is None:
+            self._agent = AgentLog(self)
+            self._agent.begin(self._step)
+        return self._agent
+
+    @property
     def keeping(self) -> Keeping:
         """What keeps its artifacts; made when there is something to keep."""
         if self._keeping is None:
@@ -98,7 +106,8 @@ class Execution:
         self.abandoned = self.abandoned or why.status == "interrupted"
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
-        self._hosted.wake()
+        if self._hosted is not None:
+            self._hosted.wake()
         if self.children is not None:
             self.children.stop(why)
         if self._keeping is not None:
@@ -114,7 +123,7 @@ class Execution:
     def report(self, data: Json) -> None:
         """The run's agent says something about itself."""
         kind = data.get("t")
-        if kind in ("done", "cancelled"):
+        if kind in ("done", "cancelled") and self._hosted is not None:
             self._hosted.wake()
         if kind in ("launch", "cancel") and self.work.get("children"):
             self.own_children().take(data)
@@ -134,7 +143,7 @@ class Execution:
         if self.out is not None:
             self.out.streams.clear()
             self.out = None
-        del self.agent, self._hosted, self._spawned
+        self._agent = self._hosted = None
 
     def adopt(self, run_id: str) -> bool:
         """Take a run for a child that ends with this one; False when it is too late."""
@@ -232,11 +241,14 @@ class Execution:
         for given in self.early:
             given.settle("it ended before it could read that")
         try:
-            await self._keep_artifacts(outcome)
-            await Handlers(self, outcome, attempts).run()
+            if patterns := self.work.get("artifacts"):
+                await self.keeping.run(patterns, outcome)
+            if "handlers" in self.work:
+                await Handlers(self, outcome, attempts).run()
             if self.workspace is not None:
                 await self.workspace.finish(outcome)
-            await self._wait_for_git()
+            if self._dirty is not None and not self._dirty.done() and not self.abandoned:
+                await self.until(self._dirty, GIT_TIMEOUT_S)
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed after the run: {type(bad).__name__}: {bad}")
         if outcome.status == "interrupted" and self._started_at is None:
@@ -259,19 +271,22 @@ class Execution:
 
     async def _attempts(self) -> tuple[Outcome, int]:
         number = 0
+        way = self._hosted or Spawned(self)
         while True:
             number += 1
             self.attempt = number
-            step = self.begin_step("attempt", f"attempt {number}", number)
-            self.agent.begin(step)
+            step = self._step = self.begin_step("attempt", f"attempt {number}", number)
+            if self._agent is not None:
+                self._agent.begin(step)
             self.out = self.new_output(number)
-            outcome = await (self._hosted.attempt(number) if self.work["kind"] == "hosted" else self._spawned.attempt(number))
-            await self.agent.end(outcome)
+            outcome = await way.attempt(number)
+            if self._agent is not None or self.work.get("channel"):
+                await self.agent.end(outcome)
             if self.children is not None:
                 await self.children.end()
             if (why := self._stop) is not None and why.kind == "budget_exceeded" and (outcome.ok or _failed_by_itself(outcome)):
                 outcome.stop(why)  # it came to its end in the same moment; the budget is crossed all the same
-            if outcome.ok:
+            if outcome.ok and ("check" in self.work or self.work["capture"] == "structured"):
                 await Checking(self, self.out).check(outcome, step, number)
             plan = self.work.get("retry")
             again = outcome.error is not None and self._stop is None and self._again(plan, number, outcome)
@@ -339,11 +354,6 @@ class Execution:
             if self.work["kind"] != "replay":
                 self._dirty = self.host.git_dirty(self.work)
 
-    async def _wait_for_git(self) -> None:
-        """Wait for git's answer, unless the client is gone or somebody wants the run to end."""
-        if self._dirty is not None and not self._dirty.done() and not self.abandoned:
-            await self.until(self._dirty, GIT_TIMEOUT_S)
-
     async def until(self, future: asyncio.Future[Any], timeout_s: float) -> None:
         """Wait for `future`, at most so long, unless the run is to stop."""
         if self._stop is None:
@@ -354,9 +364,11 @@ class Execution:
 
     def own_env(self, env: dict[str, str]) -> dict[str, str]:
         """`env` with what every process of the run finds in its environment; a TRACEPARENT that was given stays."""
-        trace = {"TRACEPARENT": self.work["traceparent"]} if "traceparent" in self.work else {}
-        inside = self.workspace.env if self.workspace is not None else {}
-        return trace | env | inside | {"AGENTNB_RUN_ID": self.run_id}
+        own = {"TRACEPARENT": self.work["traceparent"], **env} if "traceparent" in self.work else env.copy()
+        if self.workspace is not None:
+            own.update(self.workspace.env)
+        own["AGENTNB_RUN_ID"] = self.run_id
+        return own
 
     # --- one process
 
@@ -389,12 +401,6 @@ class Execution:
         if message is not None:
             self.warn(message)
 
-    # --- after an attempt
-
-    async def _keep_artifacts(self, outcome: Outcome) -> None:
-        if patterns := self.work.get("artifacts"):
-            await self.keeping.run(patterns, outcome)
-
     # --- records
 
     def begin_step(self, kind: str, name: str, attempt: int, *, parent: str | None = None, given: Any = None) -> str:
@@ -405,19 +411,10 @@ class Execution:
 
     def end_step(self, step: str, outcome: Outcome, output: Any) -> None:
         """Record how a step ended."""
-        self.emit(
-            StepFinished(
-                self.run_id,
-                step,
-                outcome.status,
-                error=self._masked_error(outcome.error),
-                exit_code=outcome.exit_code,
-                usage=outcome.usage,
-                tokens=self.agent.tokens(step),
-                cost_usd=self.agent.cost(step),
-                output=output,
-            )
-        )
+        agent = self._agent
+        tokens, cost_usd = (None, None) if agent is None else (agent.tokens(step), agent.cost(step))
+        error = self._masked_error(outcome.error)
+        self.emit(StepFinished(self.run_id, step, outcome.status, error, outcome.exit_code, outcome.usage, tokens, cost_usd, output))
 
     def _circumstances(self) -> Json:
         """What only the run itself knows of its circumstances."""

@@ -24,8 +24,6 @@ class Spawned:
 
     def _place(self) -> dict[str, str]:
         """Where an agent that launches child runs is at home."""
-        if not self._of.work.get("children"):
-            return {}
         return {"AGENTNB_STORE": str(self._of.host.store.root), "AGENTNB_SESSION_ID": self._of.run["session_id"]}
 
     def _bounded(self) -> list[str]:
@@ -53,11 +51,17 @@ class Spawned:
             parsing = _parsing(self._of, number) if "parser" in work else None
         except ConfigError as bad:
             return Outcome.failed("invalid_config", str(bad), "startup")
+        env = self._of.own_env(work["env"])
+        env["AGENTNB_ATTEMPT"] = str(number)
+        if work.get("children"):
+            env.update(self._place())
+        if served:
+            env.update(served)
         plan = Plan(
             argv=[*work["argv"], *self._bounded()],
             cwd=work["cwd"],
             env_id=work["env_id"],
-            env=self._of.own_env(work["env"]) | {"AGENTNB_ATTEMPT": str(number)} | self._place() | (served or {}),
+            env=env,
             capture=work["capture"],
             stdin=work.get("stdin"),
             early=self._of.early,

@@ -75,7 +75,8 @@ def _refuse(_: Peer, message: Message) -> None:
 
 
 #: Events that only a client which watches the run gets; everybody reads them in the history.
-_DETAILS = (RunQueued, StepStarted, StepFinished, StepUsed, SessionStarted, SessionEnded, ArtifactSaved, WorkspaceChanged)
+_DETAILS = frozenset({RunQueued, StepStarted, StepFinished, StepUsed, SessionStarted, SessionEnded, ArtifactSaved, WorkspaceChanged})
+_WATCHED = frozenset({StepStarted, StepFinished, StepUsed, ArtifactSaved})
 
 
 class Supervisor:
@@ -382,23 +383,21 @@ class Supervisor:
     # --- events
 
     def _publish(self, batch: list[Message]) -> None:
-        over = {event.run_id for event in batch if isinstance(event, RunFinished)}
-        if len(over) < FLOOD:
-            over = set()
+        ended = {event.run_id for event in batch if isinstance(event, RunFinished)}
+        over = ended if len(ended) >= FLOOD else ()
         wanted = [
             event
             for event in batch
-            if (not isinstance(event, _DETAILS) or self._watched(event))
-            and not (isinstance(event, RunStarted) and event.run_id in over)  # a flood of short runs: the end says when each began
+            if (type(event) not in _DETAILS or self._watched(event))
+            and not (over and type(event) is RunStarted and event.run_id in over)  # a flood of short runs: the end says when each began
         ]
         if wanted:
             self.peers.send(wanted)
-        for event in batch:
-            if isinstance(event, RunFinished):
-                self.watching.drop(event.run_id)
+        for run_id in ended:
+            self.watching.drop(run_id)
 
-    def _watched(self, event: Message) -> bool:
-        return isinstance(event, StepStarted | StepFinished | StepUsed | ArtifactSaved) and self.watching.wants(event.run_id)
+    def _watched(self, event: Any) -> bool:
+        return type(event) in _WATCHED and self.watching.wants(event.run_id)
 
     # --- a spawner's death
 
