@@ -34,7 +34,7 @@ import resource
 import select
 import sys
 import time
-from errno import ECONNRESET, EMFILE, EMSGSIZE, ENOEXEC, ENOTCONN, EPIPE
+from errno import ECONNRESET, EMFILE, EMSGSIZE, ENOTCONN, EPIPE
 
 if __name__ == "__main__":  # run by path, isolated: nothing else puts the package on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -44,17 +44,16 @@ from agentnb.engine.finding import find_program
 from agentnb.engine.joining import Joined
 from agentnb.engine.proc import Kept, bound_descriptors, children_of, environ_of, is_live, let_go, read_file, relief, send_signal, stat_of
 from agentnb.engine.sampler import PERIOD_S, REPORT, Room, Tree
+from agentnb.engine.starting import Environment, start
 
 TYPE_CHECKING = False  # the typing module would make this process bigger
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
 SOCKET_FD = 3
 LAST_TARGET = 9
 SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
-#: Python ignores these; a command expects the default.
-DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 MAX_PACKET = 96 * 1024
 MOST_FDS = 16
 BIG = b"big"
@@ -89,7 +88,7 @@ class Spawner:
         self.peak_kb = 0
         self.buffer = bytearray(MAX_PACKET + 4096)
         self.sent_envs: dict[int, dict[str, str]] = {}  # those that no command has named yet
-        self.envs: dict[int, dict[bytes, bytes]] = {}
+        self.envs: dict[int, Environment] = {}
         self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
         self.keys: dict[int, tuple[int, str | None]] = {}  # key -> (pid of the command, run id or None)
         self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
@@ -151,16 +150,17 @@ class Spawner:
         what, path = "working directory", cwd
         try:
             os.chdir(cwd)
-            env = self.env(env_id) | encoded(overrides)
+            env, own = self.env(env_id), Environment(overrides)
             what, path = "program", argv[0]
             if not path.startswith("/"):
-                path = find_program(path, {"PATH": os.fsdecode(env[b"PATH"])} if b"PATH" in env else {}, cwd)
+                search = own.variables.get(b"PATH", env.variables.get(b"PATH"))
+                path = find_program(path, {} if search is None else {"PATH": os.fsdecode(search)}, cwd)
             self.mark(key)
             if joins:
                 with Joined(joins):
-                    pid = self.start(path, argv, env, fds, targets)
+                    pid = start(path, argv, env, own, fds, targets)
             else:
-                pid = self.start(path, argv, env, fds, targets)
+                pid = start(path, argv, env, own, fds, targets)
             if nofile:  # afterwards: under a low limit the child could not copy its descriptors
                 bound_descriptors(pid, nofile)
         except OSError as error:
@@ -179,23 +179,12 @@ class Spawner:
             for fd in fds:
                 os.close(fd)
 
-    def env(self, env_id: int) -> dict[bytes, bytes]:
-        """An environment as the system takes it, made once. Raises LookupError, ValueError, TypeError."""
+    def env(self, env_id: int) -> Environment:
+        """An environment, encoded when it is named first. Raises LookupError, ValueError, TypeError."""
         if env_id not in self.envs:
-            self.envs[env_id] = encoded(self.sent_envs[env_id])
+            self.envs[env_id] = Environment(self.sent_envs[env_id])
             del self.sent_envs[env_id]
         return self.envs[env_id]
-
-    def start(self, path: str, argv: tuple[str, ...], env: Mapping[bytes, bytes], fds: Sequence[int], targets: Sequence[int]) -> int:
-        """Call posix_spawn; a text file without an interpreter line is given to sh, as execvp would."""
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, (0, 1, 2, *targets), strict=True)]
-        try:
-            return os.posix_spawn(path, argv, env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
-        except OSError as error:
-            if error.errno != ENOEXEC:
-                raise
-            words = ("sh", path, *argv[1:])
-            return os.posix_spawn("/bin/sh", words, env, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
 
     def signal(self, key: int, signo: int, tag: int) -> None:
         """Send `signo` to every live process of a run and say who they were. SIGKILL goes on while new ones appear, for a moment."""
@@ -378,7 +367,7 @@ class Spawner:
         """Serve until the supervisor is gone, then end all that is left."""
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= LAST_TARGET:
-            pass  # a received descriptor must not have a number that a child's is to get: `start` would overwrite it
+            pass  # a received descriptor must not have a number that a child's is to get: starting.py would overwrite it
         os.close(fd)
         _signal.signal(SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
@@ -493,11 +482,6 @@ class Spawner:
             signo, before = SIGKILL, found
 
 
-def encoded(env: Mapping[str, str]) -> dict[bytes, bytes]:
-    """Variables as the system takes them. Raises UnicodeEncodeError, TypeError."""
-    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
-
-
 def read_all(fd: int) -> bytes:
     """The whole content of a memfd."""
     parts: list[bytes] = []
@@ -510,6 +494,8 @@ def read_all(fd: int) -> bytes:
 
 if __name__ == "__main__":
     os.set_inheritable(SOCKET_FD, False)  # noqa: FBT003 - a command that held it would hide this process's end
-    for ignored in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE):
-        _signal.signal(ignored, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    for signo in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(signo, lambda *_: None)  # a command would inherit that it is ignored
     Spawner(_socket.socket(fileno=SOCKET_FD), int(sys.argv[1])).serve()

@@ -1,0 +1,105 @@
+"""Starting a program, in a session of its own. Imported by the spawner: nothing heavier than `os` may be imported here.
+
+posix_spawn maps a stack for each child and has to be given the variables as a mapping, of which it makes text each time. What the standard
+library's subprocess starts programs by does neither. That function is private to Python: it is used in those versions that are known to
+have it just as it is called here, and posix_spawn in all others, and for children with more descriptors than the first three.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # typeshed has none
+import os
+import sys
+from errno import ENOEXEC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+fork_exec: Any = None
+if (3, 11) <= sys.version_info[:2] <= (3, 13):
+    try:
+        from _posixsubprocess import fork_exec
+    except ImportError:
+        pass
+
+#: Python, or the spawner, ignores or handles these; a command expects the default.
+DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+_RESTORE_SIGNALS_AND_START_NEW_SESSION, _ALLOW_VFORK = (True, True), (True,)
+
+
+class Environment:
+    """Variables as the system takes them."""
+
+    __slots__ = ("lines", "variables")
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """Raises ValueError, TypeError for what cannot be in an environment."""
+        self.variables = _encoded(variables)
+        self.lines = [name + b"=" + value for name, value in self.variables.items()]
+
+    def plus(self, own: Environment) -> list[bytes]:
+        """The lines of these variables, with `own` laid over them."""
+        if self.variables.keys().isdisjoint(own.variables):
+            return self.lines + own.lines
+        return [name + b"=" + value for name, value in (self.variables | own.variables).items()]
+
+
+def _encoded(variables: Mapping[str, str]) -> dict[bytes, bytes]:
+    found = {}
+    for name, value in variables.items():
+        key, data = str.encode(name, errors="surrogateescape"), str.encode(value, errors="surrogateescape")
+        if not key or b"=" in key[1:]:
+            raise ValueError(f"illegal environment variable name {name!r}")
+        if b"\0" in key or b"\0" in data:
+            raise ValueError(f"embedded null byte in the environment variable {name!r}")
+        found[key] = data
+    return found
+
+
+def start(path: str, argv: tuple[str, ...], env: Environment, own: Environment, fds: Sequence[int], targets: Sequence[int]) -> int:
+    """Start the program at `path` and return its pid; `fds` become its 0, 1, 2 and `targets`. No descriptor may have such a number yet.
+
+    Raises OSError when it cannot be started, ValueError and TypeError for words that no program can be given. A text file without an
+    interpreter line is given to sh, as execvp would.
+    """
+    by = _by_posix_spawn if targets or fork_exec is None else _by_fork_exec
+    try:
+        return by(path, argv, env, own, fds, targets)
+    except OSError as error:
+        if error.errno != ENOEXEC:
+            raise
+        return by("/bin/sh", ("sh", path, *argv[1:]), env, own, fds, targets)
+
+
+def _by_posix_spawn(
+    path: str, argv: tuple[str, ...], env: Environment, own: Environment, fds: Sequence[int], targets: Sequence[int]
+) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, (0, 1, 2, *targets), strict=True)]
+    variables = env.variables | own.variables
+    return os.posix_spawn(path, argv, variables, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
+
+
+def _by_fork_exec(path: str, argv: tuple[str, ...], env: Environment, own: Environment, fds: Sequence[int], _: Sequence[int]) -> int:
+    """The same; the caller has a handler for each signal in DEFAULTED that it does not want itself, and blocks none."""
+    stdin, stdout, stderr = fds
+    reader, writer = os.pipe2(os.O_CLOEXEC)  # closed by the program's start, or told of its failure before
+    try:
+        try:
+            pid: int = fork_exec(
+                argv, (os.fsencode(path),), False, (), None, env.plus(own), stdin, -1, -1, stdout, -1, stderr, reader, writer,
+                *_RESTORE_SIGNALS_AND_START_NEW_SESSION, -1, None, None, None, -1, None, *_ALLOW_VFORK,
+            )  # fmt: skip
+        finally:
+            os.close(writer)
+        said = b""
+        while piece := os.read(reader, 512):
+            said += piece
+    finally:
+        os.close(reader)
+    if said:
+        os.waitpid(pid, 0)
+        code = int(said.split(b":")[1], 16)
+        raise OSError(code, os.strerror(code))
+    return pid
