@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
 from agentnb.engine.limits import LimitWatch, Sample
-from agentnb.engine.process import Child, Exit, Extra, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
+from agentnb.engine.process import LISTEN_AFTER_S, Child, Exit, Extra, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
 from agentnb.engine.reports import ReportLines
 from agentnb.engine.sigint import interrupted
 from agentnb.engine.stop import Stop
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: How long pipes that somebody outside of the tree still holds are read after the tree's end.
 HELD_PIPE_S = 0.5
-#: A command that runs longer than this has its pipes watched; what a shorter one prints is read at its end.
-LISTEN_AFTER_S = 0.005
 #: After SIGKILL a process that does not go (stuck in the kernel) is waited for this long.
 UNKILLABLE_S = 10.0
 #: An agent that has told its result gets this long to exit.
@@ -117,7 +115,8 @@ class Attempt:
         self._on_trouble = on_trouble
         self._on_start = on_start
         self._changed: asyncio.Future[None] = self._loop.create_future()
-        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._has_ended = self._is_over = False
+        self._exited: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[None] | None = None
         self._fault: Exception | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -145,7 +144,7 @@ class Attempt:
             return
         if self._linger is not None:
             self._linger.cancel()
-        if not self._exited.done():
+        if not self._has_ended:
             self._linger = self._loop.call_later(seconds, self._is_overdue)
 
     def let_go(self) -> bool:
@@ -167,25 +166,33 @@ class Attempt:
         if self._spawner.alive:
             return
         self._lost = True
-        if not self._exited.done():
+        if not self._has_ended:
             self._stop = self._stop or why
+        self._end_seen()
+
+    def _end_seen(self) -> None:
+        self._has_ended = True
         for future in (self._exited, self._changed):
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_result(None)
+
+    async def _end_within(self, seconds: float) -> None:
+        """Wait until the process has ended, at most so long."""
+        if not self._has_ended:
+            self._exited = self._loop.create_future()
+            await asyncio.wait([self._exited], timeout=seconds)
 
     def _on_change(self, child: Child) -> None:
         """The process has started, could not be started, or has ended."""
         if child.exit is not None or child.failure is not None:
-            for future in (self._exited, self._changed):
-                if not future.done():
-                    future.set_result(None)
+            self._end_seen()
         else:
             self._has_started(child)
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
 
     def _has_started(self, child: Child) -> None:
-        self._timers.append(self._loop.call_later(LISTEN_AFTER_S, self._listen))
+        self._spawner.listening.add(self._listen)
         if self._plan.timeout_s is not None:
             self._timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
         try:
@@ -215,6 +222,7 @@ class Attempt:
         else:
             return ended
         finally:
+            self._is_over = True
             for timer in self._timers:
                 timer.cancel()
             self._timers.clear()
@@ -306,8 +314,7 @@ class Attempt:
                 left = await self._ladder(child, ended)
             if left and outlived and self._stop is None:
                 ended.warnings.append(f"background processes that outlived the command were ended: {left}")
-        if not self._exited.done():
-            await asyncio.wait([self._exited], timeout=UNKILLABLE_S)
+        await self._end_within(UNKILLABLE_S)
         for drain in self._drains:
             drain.catch_up()
             drain.listen()  # if somebody else still holds it
@@ -326,7 +333,7 @@ class Attempt:
     async def _interrupt(self, child: Child) -> None:
         """SIGINT, to a program that has not told its result and does so then, with what it used; it ends what it started itself."""
         if interrupted(child.pid, child.key):
-            await asyncio.wait([self._exited], timeout=min(self._plan.interrupt_s, self._plan.grace_s))
+            await self._end_within(min(self._plan.interrupt_s, self._plan.grace_s))
 
     async def _ladder(self, child: Child, ended: Ended) -> int:
         """SIGTERM to all, the grace, then SIGKILL to all that is left, until nothing is; returns how many there were."""
@@ -381,6 +388,8 @@ class Attempt:
             await asyncio.wait(waiting, timeout=0.2)
 
     def _listen(self) -> None:
+        if self._is_over:
+            return
         self._timers.append(self._loop.call_later(SPILL_AFTER_S - LISTEN_AFTER_S, self._spill))
         for drain in self._drains:
             drain.listen()

@@ -362,6 +362,8 @@ class Drain:
 
     def stop(self) -> int:
         """Take what is in the pipe now and close it; return how many bytes the disk refused."""
+        if self.is_over:
+            return 0
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentnb import lineage
+from agentnb.engine.delay import Delay
 from agentnb.engine.spawner import BIG, MAX_PACKET, SOCKET_FD
 from agentnb.ids import new_id
 
@@ -28,6 +29,8 @@ _SPAWNER = Path(__file__).with_name("spawner.py")
 #: The system has too many descriptors or buffers on their way just now: try again soon.
 _CROWDED = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 _CROWDED_S = 0.02
+#: A command that runs longer than this has its pipes watched; what a shorter one prints is read at its end.
+LISTEN_AFTER_S = 0.005
 #: What is over is told with the next packet, or after this long.
 _FORGET_S = 0.05
 #: How many files this process may open as it was started; commands get the same.
@@ -141,7 +144,7 @@ _UNLIMITED = Limited()
 
 
 class Spawner:
-    """Talks with one spawner process. `owed`: how many starts it was asked for and has not answered."""
+    """Talks with one spawner process. `owed`: how many starts it was asked for and has not answered; `listening`: see LISTEN_AFTER_S."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None], stamp: int = 0) -> None:
         """Start the process; `on_death` is called once if it goes away by itself. `stamp`: of its runs' marks (lineage.py), or 0: any.
@@ -165,6 +168,8 @@ class Spawner:
         self._silent = 0
         self._ticking = False
         self._over: list[int] = []
+        self._telling = False
+        self.listening = Delay(loop, LISTEN_AFTER_S)
         self._buffer = bytearray(1 << 20)
         self._writing = False
         self.owed = 0
@@ -219,11 +224,13 @@ class Spawner:
         if self._children.pop(child.key, None) is not None and child.is_owed:
             self.owed -= 1
         if self.alive:
-            if not self._over:
+            if not self._telling:
+                self._telling = True
                 self._loop.call_later(_FORGET_S, self._forget)
             self._over.append(child.key)
 
     def _forget(self) -> None:
+        self._telling = False
         if self._over and self.alive:
             over, self._over = self._over, []
             self._send(("forget", tuple(over)), [])

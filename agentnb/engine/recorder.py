@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from agentnb.engine.checkpoints import Checkpoints
 from agentnb.errors import StoreError
 from agentnb.events import Message, StoreTrouble
 from agentnb.history.faults import is_lock
@@ -47,6 +48,7 @@ class Recorder:
         self._pause = _RETRY_S
         self._refused_at: float | None = None
         self._waiting: list[Callable[[], None]] = []
+        self._checkpoints = Checkpoints(loop, store)
 
     def emit(self, event: Message) -> None:
         """Take one event."""
@@ -138,6 +140,7 @@ class Recorder:
             self._write_singly(pending)
         else:
             self._is_well()
+            self._checkpoints.wrote(len(pending))
 
     def _is_well(self) -> None:
         self._pause, self._refused_at = _RETRY_S, None
@@ -179,6 +182,7 @@ class Recorder:
 
     def close(self) -> str | None:
         """Write what is left and close the store; returns why it could not, if so."""
+        self._checkpoints.close()
         self.store.be_patient()
         self.flush()
         if self._retrying is not None:

@@ -388,7 +388,7 @@ class Supervisor:
         wanted = [
             event
             for event in batch
-            if (type(event) not in _DETAILS or self._watched(event))
+            if (type(event) not in _DETAILS or (self.watching and self._watched(event)))
             and not (over and type(event) is RunStarted and event.run_id in over)  # a flood of short runs: the end says when each began
         ]
         if wanted:

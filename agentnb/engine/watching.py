@@ -71,6 +71,10 @@ class Watching:
         self._runs: dict[str, _Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        """How many runs are watched."""
+        return len(self._runs)
+
     def wants(self, run_id: str) -> bool:
         """Whether somebody watches this run."""
         return run_id in self._runs

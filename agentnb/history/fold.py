@@ -41,6 +41,7 @@ _PARTS_OF = {
 }
 _USAGE = ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")
 _STREAMS = ("stdout", "stderr")
+_TARGET = ("target_kind", "command", "input")
 _TOTALS = tuple(f.name for f in fields(ev.UsageReported) if f.name not in {"run_id", "at"})
 _AS_COLUMNS = {"at", "run_id", "step_id", "session_id"}
 
@@ -234,12 +235,13 @@ class Fold:
         if not isinstance(run_id, str) or run_id in self._known:
             return
         target = _mapping(run.get("target"))
-        row: Row = {name: run.get(name) for name in _COPIED_FROM_RUN}
+        row: Row = {name: value for name in _COPIED_FROM_RUN if (value := run.get(name)) is not None}
         row.update(
-            status="pending", owner=self._owner, created_at=stamp(run.get("created_at"), event.at),
-            target_kind=target.get("kind"), target=dumps(target), command=target.get("display"), input=_json(run.get("input")),
+            status="pending", owner=self._owner, created_at=stamp(run.get("created_at"), event.at), target=dumps(target),
             params=_object(run.get("params")), tags=_object(run.get("tags")), schema_version=run.get("schema_version", 1),
         )  # fmt: skip
+        given = target.get("kind"), target.get("display"), _json(run.get("input"))
+        row.update([(name, value) for name, value in zip(_TARGET, given, strict=True) if value is not None])
         self.new_runs[run_id] = row
         self._known[run_id] = ("pending", run.get("session_id"))
 
@@ -262,16 +264,22 @@ class Fold:
         if row is None:
             return
         self.ended.append(event.run_id)
-        usage, detail = _mapping(event.usage), _mapping(event.detail)
-        row.update(
-            finished_at=event.at, exit_code=event.exit_code, signal=event.signal, error_kind=_mapping(event.error).get("kind"),
-            error=_json(event.error), output=_json(event.output), reason=detail.get("reason"), run_s=event.run_s,
-            cpu_s=usage.get("cpu_time"), usage=_json(event.usage), detail=_json(event.detail or None),
-        )  # fmt: skip
+        row["finished_at"] = event.at
+        for name in ("exit_code", "signal", "run_s"):
+            if (value := getattr(event, name)) is not None:
+                row[name] = value
+        if event.error is not None:
+            row.update(error=dumps(event.error), error_kind=_mapping(event.error).get("kind"))
+        if event.output is not None:
+            row["output"] = dumps(event.output)
+        if event.detail:
+            row.update(detail=dumps(event.detail), reason=_mapping(event.detail).get("reason"))
+        if event.usage is not None:
+            usage = _mapping(event.usage)
+            row.update(usage=dumps(event.usage), cpu_s=usage.get("cpu_time"))
+            row.update([(name, usage.get(name)) for name in _USAGE])
         if event.attempts:
             row["attempts"] = event.attempts
-        for name in _USAGE:
-            row[name] = usage.get(name)
         for stream in _STREAMS:
             self._output(row, event.run_id, stream, getattr(event, stream))
 

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -129,6 +129,8 @@ class Store:
         self.recovered: list[str] = []
         self._db = db
         self._lock = threading.Lock()
+        self._copying = threading.Lock()
+        self._closed = False
         self._owner: OwnerLock | None = None
         self._known: fold.Known = {}
         self._version = -1
@@ -240,9 +242,21 @@ class Store:
         with self._lock, self._guarded("opening"):
             self._db.execute("PRAGMA synchronous = FULL")
 
+    def checkpoint(self) -> None:
+        """Copy the write-ahead log into the database, as far as nobody reads what is older; another thread may do that beside `apply`.
+
+        Never raises: what is not copied stays in the log.
+        """
+        with self._copying:
+            if self._closed or self.gone():
+                return
+            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{Path(self._path).as_uri()}?mode=rw", uri=True)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def close(self) -> None:
         """Close the database and give up the owner's lock; closing twice is fine."""
-        with self._lock:
+        self._closed = True
+        with self._copying, self._lock:
             if self._owner is not None:
                 self.be_patient()
                 with suppress(StoreError, sqlite3.Error), self._transaction():
