@@ -28,7 +28,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ARGV = ["/bin/true"]
-LIMIT_WALL, LIMIT_CPU = 1.2, 0.25
+LIMIT_WALL, LIMIT_CPU_US = 0.8, 60.0
+#: What a case leaves to be done (a pool's idling, a database's log to be copied) shall not fall on the next one.
+PAUSE_S = 0.5
 Case = Callable[[int], None]
 C_LOOP = r"""
 #include <spawn.h>
@@ -170,6 +172,7 @@ def race(cases: dict[str, Case], rounds: int, runs: int) -> dict[str, dict[str, 
         names = list(cases)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             found[name].append(measure(cases[name], runs))
+            time.sleep(PAUSE_S)
     figures = {}
     for name, rows in found.items():
         ratios = [(w / base_w, c / base_c) for (w, c), (base_w, base_c) in zip(rows, found["asyncio"], strict=True)]
@@ -202,9 +205,9 @@ def main() -> None:
             beside = race({"asyncio": asyncio_case} | peers, 3, runs)
             figures |= {name: beside[name] for name in peers}
     ours = figures["agentnb"]
-    ok = ours["wall_ratio"] <= LIMIT_WALL and ours["cpu_ratio"] <= LIMIT_CPU
+    ok = ours["wall_ratio"] <= LIMIT_WALL and ours["cpu_us"] <= LIMIT_CPU_US
     head = {"bench": "launch", "runs": runs, "parallel": parallel, "rounds": rounds, "ok": ok}
-    limits = {"wall_ratio": LIMIT_WALL, "cpu_ratio": LIMIT_CPU}
+    limits = {"wall_ratio": LIMIT_WALL, "cpu_us": LIMIT_CPU_US}
     print(json.dumps(head | {"limits": limits} | figures | {"cold_ms": first_run_ms()}))
 
 
