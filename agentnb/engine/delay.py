@@ -30,4 +30,7 @@ class Delay:
         if queue:
             self._loop.call_at(max(queue[0][0], now + self._seconds / 2), self._tick)
         for callback in due:
-            callback()
+            try:
+                callback()
+            except Exception as bad:  # noqa: BLE001 - the others wait for it too
+                self._loop.call_exception_handler({"message": "a delayed call failed", "exception": bad})

@@ -241,14 +241,7 @@ class Execution:
         for given in self.early:
             given.settle("it ended before it could read that")
         try:
-            if patterns := self.work.get("artifacts"):
-                await self.keeping.run(patterns, outcome)
-            if "handlers" in self.work:
-                await Handlers(self, outcome, attempts).run()
-            if self.workspace is not None:
-                await self.workspace.finish(outcome)
-            if self._dirty is not None and not self._dirty.done() and not self.abandoned:
-                await self.until(self._dirty, GIT_TIMEOUT_S)
+            await self._finish_work(outcome, attempts)
         except Exception as bad:  # noqa: BLE001
             self.warn(f"agentnb failed after the run: {type(bad).__name__}: {bad}")
         if outcome.status == "interrupted" and self._started_at is None:
@@ -262,6 +255,16 @@ class Execution:
             error = self._masked_error(outcome.error)
             finished = RunFinished(self.run_id, outcome.status, error=error, attempts=attempts, detail={"warnings": self._warnings})
         self.emit(finished)
+
+    async def _finish_work(self, outcome: Outcome, attempts: int) -> None:
+        if patterns := self.work.get("artifacts"):
+            await self.keeping.run(patterns, outcome)
+        if "handlers" in self.work:
+            await Handlers(self, outcome, attempts).run()
+        if self.workspace is not None:
+            await self.workspace.finish(outcome)
+        if self._dirty is not None and not self._dirty.done() and not self.abandoned:
+            await self.until(self._dirty, GIT_TIMEOUT_S)
 
     async def _replayed(self) -> tuple[Outcome, int]:
         from agentnb.engine.replay import Replay  # most runs need none

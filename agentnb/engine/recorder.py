@@ -20,7 +20,7 @@ _LOCKED_S = 1.0
 GATHER_S, GATHER_MANY_S, MANY = 0.02, 0.05, 100
 #: When there are so many, they are written before it is time to tell of them: to write many more at once would keep those waiting who
 #: want to start. So many turns of the loop later, in which the runs that end just now give way to the next ones.
-PIECE, _TURNS = 200, 3
+PIECE, TURNS = 200, 3
 
 
 class Recorder:
@@ -59,7 +59,7 @@ class Recorder:
             else:
                 self._scheduled = self._loop.call_at(self._due, self.flush)
         elif len(self._batch) == PIECE and self._retrying is None:
-            self._loop.call_soon(self._write_soon, _TURNS)
+            self._loop.call_soon(self._write_soon, TURNS)
 
     def hurry(self) -> None:
         """Nothing more is to be expected soon: write what was gathered in the loop's next turn."""

@@ -150,7 +150,7 @@ class Spawner:
         what, path = "working directory", cwd
         try:
             os.chdir(cwd)
-            env, own = self.env(env_id), Environment(overrides)
+            variables = env, own = self.env(env_id), Environment(overrides)
             what, path = "program", argv[0]
             if not path.startswith("/"):
                 search = own.variables.get(b"PATH", env.variables.get(b"PATH"))
@@ -158,9 +158,9 @@ class Spawner:
             self.mark(key)
             if joins:
                 with Joined(joins):
-                    pid = start(path, argv, env, own, fds, targets)
+                    pid = start(path, argv, variables, fds, targets)
             else:
-                pid = start(path, argv, env, own, fds, targets)
+                pid = start(path, argv, variables, fds, targets)
             if nofile:  # afterwards: under a low limit the child could not copy its descriptors
                 bound_descriptors(pid, nofile)
         except OSError as error:

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM105 - contextlib would make the spawner bigger
 """Starting a program, in a session of its own. Imported by the spawner: nothing heavier than `os` may be imported here.
 
 posix_spawn maps a stack for each child and has to be given the variables as a mapping, of which it makes text each time. What the standard
@@ -26,7 +27,8 @@ if (3, 11) <= sys.version_info[:2] <= (3, 13):
 
 #: Python, or the spawner, ignores or handles these; a command expects the default.
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
-_RESTORE_SIGNALS_AND_START_NEW_SESSION, _ALLOW_VFORK = (True, True), (True,)
+#: What fork_exec is told: all descriptors here are closed by exec anyway, SIGPIPE and SIGXFSZ get their defaults back.
+_CLOSE_FDS, _RESTORE_SIGNALS, _NEW_SESSION, _VFORK = False, True, True, True
 
 
 class Environment:
@@ -58,38 +60,45 @@ def _encoded(variables: Mapping[str, str]) -> dict[bytes, bytes]:
     return found
 
 
-def start(path: str, argv: tuple[str, ...], env: Environment, own: Environment, fds: Sequence[int], targets: Sequence[int]) -> int:
-    """Start the program at `path` and return its pid; `fds` become its 0, 1, 2 and `targets`. No descriptor may have such a number yet.
+def start(path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], fds: Sequence[int], targets: Sequence[int]) -> int:
+    """Start the program at `path` and return its pid.
 
-    Raises OSError when it cannot be started, ValueError and TypeError for words that no program can be given. A text file without an
-    interpreter line is given to sh, as execvp would.
+    `variables`: those of an environment, and others that are laid over them. `fds` become its 0, 1, 2 and `targets`, and no descriptor
+    may have such a number yet. A text file without an interpreter line is given to sh, as execvp would.
+    Raises OSError when it cannot be started, ValueError and TypeError for words that no program can be given.
     """
+    if not argv:
+        raise ValueError("a program has a name")
     by = _by_posix_spawn if targets or fork_exec is None else _by_fork_exec
     try:
-        return by(path, argv, env, own, fds, targets)
+        return by(path, argv, variables, fds, targets)
     except OSError as error:
         if error.errno != ENOEXEC:
             raise
-        return by("/bin/sh", ("sh", path, *argv[1:]), env, own, fds, targets)
+        return by("/bin/sh", ("sh", path, *argv[1:]), variables, fds, targets)
 
 
 def _by_posix_spawn(
-    path: str, argv: tuple[str, ...], env: Environment, own: Environment, fds: Sequence[int], targets: Sequence[int]
+    path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], fds: Sequence[int], targets: Sequence[int]
 ) -> int:
+    env, own = variables
     actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, (0, 1, 2, *targets), strict=True)]
-    variables = env.variables | own.variables
-    return os.posix_spawn(path, argv, variables, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
+    together = env.variables | own.variables
+    return os.posix_spawn(path, argv, together, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
 
 
-def _by_fork_exec(path: str, argv: tuple[str, ...], env: Environment, own: Environment, fds: Sequence[int], _: Sequence[int]) -> int:
-    """The same; the caller has a handler for each signal in DEFAULTED that it does not want itself, and blocks none."""
+def _by_fork_exec(
+    path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], fds: Sequence[int], _: Sequence[int]
+) -> int:
+    """The same; the caller ignores no signal of DEFAULTED but the first two, and blocks none."""
+    env, own = variables
     stdin, stdout, stderr = fds
-    reader, writer = os.pipe2(os.O_CLOEXEC)  # closed by the program's start, or told of its failure before
+    reader, writer = os.pipe2(os.O_CLOEXEC)  # closed by the program's start, or told before why there is none
     try:
         try:
             pid: int = fork_exec(
-                argv, (os.fsencode(path),), False, (), None, env.plus(own), stdin, -1, -1, stdout, -1, stderr, reader, writer,
-                *_RESTORE_SIGNALS_AND_START_NEW_SESSION, -1, None, None, None, -1, None, *_ALLOW_VFORK,
+                argv, (os.fsencode(path),), _CLOSE_FDS, (), None, env.plus(own), stdin, -1, -1, stdout, -1, stderr, reader, writer,
+                _RESTORE_SIGNALS, _NEW_SESSION, -1, None, None, None, -1, None, _VFORK,
             )  # fmt: skip
         finally:
             os.close(writer)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentnb.engine import recorder
-from agentnb.engine.recorder import PIECE, Recorder
+from agentnb.engine.recorder import PIECE, TURNS, Recorder
 from agentnb.errors import StoreError
 from agentnb.events import Message, RunFinished, RunQueued, RunStarted, StoreTrouble
 from agentnb.history.store import Store
@@ -54,6 +54,9 @@ class Moody:
         return False
 
     def be_patient(self) -> None:
+        pass
+
+    def checkpoint(self) -> None:
         pass
 
 
@@ -111,8 +114,8 @@ def test_a_flood_is_written_in_pieces_before_it_is_told_and_told_in_order_whatev
             for n in range(PIECE // 2):
                 sent.append(f"{turn}.{n}")
                 recorder.emit(end(sent[-1]))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            for _ in range(TURNS + 2):
+                await asyncio.sleep(0)
             if turn == 3:
                 assert store.rows == sent
                 assert names(told) == ["first"]
