@@ -37,7 +37,7 @@ class Copied:
 def drive(scene: Callable[[Checkpoints, Copied], Awaitable[None]]) -> None:
     async def play() -> None:
         store = Copied()
-        copying = Checkpoints(asyncio.get_running_loop(), store)  # type: ignore[arg-type]
+        copying = Checkpoints(asyncio.get_running_loop(), store)
         await scene(copying, store)
         copying.close()
         store.go.set()
