@@ -114,8 +114,8 @@ class Attempt:
         self._out = out
         self._on_trouble = on_trouble
         self._on_start = on_start
-        self._changed: asyncio.Future[None] = self._loop.create_future()
-        self._has_ended = self._is_over = False
+        self._to_end: asyncio.Future[None] = self._loop.create_future()
+        self._has_ended = self._over = False
         self._exited: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[None] | None = None
         self._fault: Exception | None = None
@@ -135,8 +135,8 @@ class Attempt:
             self._plan.grace_s = min(self._plan.grace_s, why.grace_s)
         if self._stop is None:
             self._stop = why
-            if not self._changed.done():
-                self._changed.set_result(None)
+            if not self._to_end.done():
+                self._to_end.set_result(None)
 
     def overdue_in(self, seconds: float) -> None:
         """It told its result: end it after this long, unless it exits; that is no failure. Said again, the time begins anew."""
@@ -157,9 +157,9 @@ class Attempt:
         return True
 
     def _is_overdue(self) -> None:
-        if not self._changed.done():
+        if not self._to_end.done():
             self._overdue = True
-            self._changed.set_result(None)
+            self._to_end.set_result(None)
 
     def lost(self, why: Stop) -> None:
         """A spawner died. If it was that of the process, that died with it: end without a ladder."""
@@ -172,7 +172,7 @@ class Attempt:
 
     def _end_seen(self) -> None:
         self._has_ended = True
-        for future in (self._exited, self._changed):
+        for future in (self._exited, self._to_end):
             if future is not None and not future.done():
                 future.set_result(None)
 
@@ -192,37 +192,31 @@ class Attempt:
             self._begun.set_result(None)
 
     def _has_started(self, child: Child) -> None:
-        self._spawner.listening.add(self._listen)
-        if self._plan.timeout_s is not None:
-            self._timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
         try:
+            self._spawner.listen_later.add(self._listen)
+            if self._plan.timeout_s is not None:
+                self._timers.append(self._loop.call_later(self._plan.timeout_s, self._time_out))
             self._on_start(child.pid)
-        except Exception as bad:  # noqa: BLE001 - it is this run's fault alone
+        except Exception as bad:  # noqa: BLE001 - `run` raises it: here it would be the fault of whatever else was told at the same time
             self._fault = bad
-            self.stop(Stop("failed", "runtime_error", "its start could not be recorded", grace_s=0.0))
+            self.stop(Stop("failed", "runtime_error", "it could not be seen to", grace_s=0.0))
 
     async def run(self) -> Ended:
-        """Start the process and see its tree to the end; never raises but for SpawnerDied, cancellation and what `on_start` raised."""
+        """Start the process and see its tree to the end.
+
+        Raises SpawnerDied, OSError when a process cannot be asked for, and what `on_start` raised.
+        """
         if self._stop is not None:
             return Ended(stop=self._stop)
         child = None
         try:
             child = self._start()
-            await self._changed
-            if child.is_owed:  # somebody wants it to end before it has begun
-                self._begun = self._loop.create_future()
-                await self._begun
-            if child.failure is not None:
-                raise child.failure
-            ended = await self._see_to_the_end(child)
-            if self._fault is not None:
-                raise self._fault
+            await self._to_end
+            return await self._seen_to(child)
         except StartFailed as failure:
             return Ended(failure=failure, stop=self._stop)
-        else:
-            return ended
         finally:
-            self._is_over = True
+            self._over = True
             for timer in self._timers:
                 timer.cancel()
             self._timers.clear()
@@ -231,6 +225,20 @@ class Attempt:
             await self._drained()
             if child is not None:
                 self._spawner.forget(child)
+
+    async def _seen_to(self, child: Child) -> Ended:
+        """What became of it. Raises SpawnerDied, and what `on_start` raised."""
+        if child.is_owed:  # somebody wants it to end before it has begun
+            self._begun = self._loop.create_future()
+            await self._begun
+        if isinstance(child.failure, StartFailed):  # not raised: an exception and what holds it would know each other
+            return Ended(failure=child.failure, stop=self._stop)
+        if child.failure is not None:
+            raise child.failure
+        ended = await self._see_to_the_end(child)
+        if self._fault is not None:
+            raise self._fault
+        return ended
 
     def _start(self) -> Child:
         """Open the pipes and ask for the process. Raises StartFailed, SpawnerDied, or OSError."""
@@ -284,7 +292,11 @@ class Attempt:
     def _open_channel(self) -> tuple[int, int]:
         """A channel that goes both ways: our end and the child's."""
         ours, theirs = (end.detach() for end in socket.socketpair())
-        self._answers = Stdin(self._loop, os.dup(ours))
+        try:
+            self._answers = Stdin(self._loop, os.dup(ours))
+        except OSError:
+            close_all([ours, theirs])
+            raise
         return ours, theirs
 
     def answer(self, data: bytes) -> None:
@@ -295,17 +307,18 @@ class Attempt:
     def _open_stdin(self) -> int:
         if self._plan.stdin is None:
             return os.open(self._plan.stdin_file, os.O_RDONLY | os.O_CLOEXEC) if self._plan.stdin_file else nothing()
+        text = self._plan.stdin.encode("utf-8", "surrogateescape") if isinstance(self._plan.stdin, str) else None
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self.stdin = Stdin(self._loop, ours)
         while self._plan.early:
             self._plan.early.pop(0).give(self.stdin)
-        if isinstance(self._plan.stdin, str):
-            self.stdin.write(self._plan.stdin.encode("utf-8", "surrogateescape"), eof=True)
+        if text is not None:
+            self.stdin.write(text, eof=True)
         return theirs
 
     async def _see_to_the_end(self, child: Child) -> Ended:
         ended = Ended()
-        await self._changed
+        await self._to_end
         if not self._lost and (child.exit is None or child.exit.orphans):
             left, outlived = 0, child.exit is not None
             with suppress(SpawnerDied):  # all was ended with it; `lost` says so
@@ -388,7 +401,7 @@ class Attempt:
             await asyncio.wait(waiting, timeout=0.2)
 
     def _listen(self) -> None:
-        if self._is_over:
+        if self._over:
             return
         self._timers.append(self._loop.call_later(SPILL_AFTER_S - LISTEN_AFTER_S, self._spill))
         for drain in self._drains:

@@ -237,6 +237,10 @@ class Output:
         """The last pieces, [stream, bytes], where the order of all is not known; else None."""
         return self.tail.order() if len(self._order) >= _PIECES else None
 
+    def release(self) -> None:
+        """Nobody needs it any more: let go of the streams, which know it."""
+        self.streams.clear()
+
     def spill(self) -> None:
         """Put both streams on disk as far as they are, and what comes from now on at once."""
         self.eager = True
@@ -338,9 +342,9 @@ class Drain:
     def _finish(self) -> None:
         self._close_pipe()
         self._stream.end()
-        self._is_over()
+        self._tell_over()
 
-    def _is_over(self) -> None:
+    def _tell_over(self) -> None:
         self.is_over = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -383,5 +387,5 @@ class Drain:
             self._stream.end()
         except OSError:
             lost = self._stream.abandon()
-        self._is_over()
+        self._tell_over()
         return lost

@@ -14,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "agentnb-"
+#: No program runs in less than the first, and in much less the spawner, who is a member while it starts one, would be killed for it; the
+#: system takes more than the second for something small.
+_LEAST_MEMORY, _MOST_MEMORY = 256 * 1024, 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ class Group:
             self.remove()
             raise
 
-    def _bound_memory(self, folder: Path, bound: int) -> None:
+    def _bound_memory(self, folder: Path, asked: int) -> None:
+        bound = min(max(asked, _LEAST_MEMORY), _MOST_MEMORY)
         if self.version == 2:
             _write(folder / "memory.max", bound)
             with suppress(OSError):

@@ -107,6 +107,7 @@ class Checking:
         out = Output(f"{self._of.folder}/check", 1, secrets=self._of.secrets)
         ended = await self._of.process(plan, out, lambda _pid: None)
         said = out.streams["stderr"].content()[-500:].decode("utf-8", "replace").strip()
+        out.release()
         if ended.stop is not None:
             return ended.stop.message, said
         if ended.exit is None:

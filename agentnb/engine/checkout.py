@@ -62,13 +62,15 @@ class Checkouts:
         if root is None or git_commit(root) is None:
             return None
         plan = Plan(["sh", "-c", _SCRIPT], root, env_id, _ENV, capture="none", timeout_s=TIMEOUT_S, grace_s=0.0)
+        out = Output(root, 1, secrets=[])
         try:
-            attempt = Attempt(self._spawner(), plan, Output(root, 1, secrets=[]), _ignore, _ignore)
+            attempt = Attempt(self._spawner(), plan, out, _ignore, _ignore)
             self._live.add(attempt)
             try:
                 ended = await attempt.run()
             finally:
                 self._live.discard(attempt)
+                out.release()
         except (SpawnerDied, OSError):  # no descriptors, no processes: nothing is known
             return None
         if ended.stop is not None and ended.stop.kind == "timeout":

@@ -27,22 +27,23 @@ class Checkpoints:
     def wrote(self, events: int) -> None:
         """So many events were written."""
         self._events += events
-        if self._events >= MANY:
+        if self._events >= MANY and not self._is_busy():
             self._begin()
         elif self._events >= ENOUGH and self._timer is None:
             self._looked_at = self._events
             self._timer = self._loop.call_later(QUIET_S, self._look)
 
+    def _is_busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def _look(self) -> None:
         self._timer = None
-        if self._events == self._looked_at:
+        if self._events == self._looked_at and not self._is_busy():
             self._begin()
         else:
             self.wrote(0)
 
     def _begin(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            return
         self._events = 0
         self._thread = threading.Thread(target=self._store.checkpoint, daemon=True)
         with suppress(RuntimeError):  # no room for a thread: SQLite does it later

@@ -141,9 +141,8 @@ class Execution:
     def release(self) -> None:
         """It is over: let go of what knows it in turn, or the collector of cycles would have to find each run."""
         if self.out is not None:
-            self.out.streams.clear()
-            self.out = None
-        self._agent = self._hosted = None
+            self.out.release()
+        self.out = self._agent = self._hosted = self._keeping = self._replay = self.children = None
 
     def adopt(self, run_id: str) -> bool:
         """Take a run for a child that ends with this one; False when it is too late."""
@@ -281,6 +280,8 @@ class Execution:
             step = self._step = self.begin_step("attempt", f"attempt {number}", number)
             if self._agent is not None:
                 self._agent.begin(step)
+            if self.out is not None:
+                self.out.release()
             self.out = self.new_output(number)
             outcome = await way.attempt(number)
             if self._agent is not None or self.work.get("channel"):

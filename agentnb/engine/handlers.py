@@ -70,4 +70,6 @@ class Handlers:
         plan = Plan(handler["argv"], handler["cwd"], self._of.work["env_id"], env)
         plan.timeout_s, plan.grace_s = handler.get("timeout_s", HANDLER_TIMEOUT_S), self._of.work["grace_s"]
         ended = await self._of.process(plan, out, lambda _pid: None)
-        return judge(ended), {name: stream.record(self._of.store.root) for name, stream in out.streams.items()}
+        said = {name: stream.record(self._of.store.root) for name, stream in out.streams.items()}
+        out.release()
+        return judge(ended), said

@@ -144,7 +144,7 @@ _UNLIMITED = Limited()
 
 
 class Spawner:
-    """Talks with one spawner process. `owed`: how many starts it was asked for and has not answered; `listening`: see LISTEN_AFTER_S."""
+    """Talks with one spawner process. `owed`: how many starts it was asked for and has not answered; `listen_later`: see LISTEN_AFTER_S."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None], stamp: int = 0) -> None:
         """Start the process; `on_death` is called once if it goes away by itself. `stamp`: of its runs' marks (lineage.py), or 0: any.
@@ -169,7 +169,7 @@ class Spawner:
         self._ticking = False
         self._over: list[int] = []
         self._telling = False
-        self.listening = Delay(loop, LISTEN_AFTER_S)
+        self.listen_later = Delay(loop, LISTEN_AFTER_S)
         self._buffer = bytearray(1 << 20)
         self._writing = False
         self.owed = 0
@@ -179,7 +179,7 @@ class Spawner:
         loop.add_reader(self._sock, self._readable)
 
     def set_env(self, env_id: int, env: dict[str, str]) -> None:
-        """Keep an environment under a number that `spawn` can name."""
+        """Keep an environment under a number that `start` can name."""
         self._send(("env", env_id, env), [])
 
     def drop_env(self, env_id: int) -> None:
@@ -204,7 +204,12 @@ class Spawner:
         child = Child(next(_numbers), on_change, limited.on_sample)
         over, self._over = self._over, []
         how = (limited.flags, limited.nofile, tuple(limited.joins))
-        self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), *how, tuple(over)), fds)
+        try:
+            self._send(("spawn", child.key, tuple(argv), cwd, env_id, env, tuple(targets), *how, tuple(over)), fds)
+        except BaseException:
+            close_all(fds)
+            self._over = over + self._over
+            raise
         self._children[child.key] = child
         self.owed += 1
         if not self._ticking:
@@ -289,7 +294,6 @@ class Spawner:
     def _send(self, packet: tuple[Any, ...], fds: Sequence[int]) -> None:
         data = marshal.dumps(packet)
         if not self.alive:
-            close_all(fds)
             raise SpawnerDied
         if len(data) > MAX_PACKET:
             head = packet[:2] if isinstance(packet[1], int) else packet[:1]
@@ -334,7 +338,10 @@ class Spawner:
             return
         self._silent = 0
         for item in marshal.loads(self._buffer):  # noqa: S302 - written by our own process; what is left of older packets is not read
-            self._take(item)
+            try:
+                self._take(item)
+            except Exception as bad:  # noqa: BLE001 - the others of the packet are innocent
+                self._loop.call_exception_handler({"message": f"what a spawner told was left out: {item[:2]}", "exception": bad})
 
     def _take(self, item: tuple[Any, ...]) -> None:
         kind, key = item[0], item[1]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agentnb.engine.attempt import CHANNEL_FD, PAYLOAD_FD, ReportReader
 from agentnb.engine.outcome import Outcome
 from agentnb.engine.proc import is_live
-from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, StartFailed, memfd
+from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, memfd, nothing
 from agentnb.engine.stop import Stop
 from agentnb.engine.work import ServicePlan
 from agentnb.events import Json
@@ -65,21 +65,27 @@ class Service:
 
     async def _start(self) -> None:
         """Spawn it; what goes wrong is told by `ready`."""
-        loop = asyncio.get_running_loop()
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
-        self._channel = ReportReader(loop, ours, self._take)
-        null = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
-        fds = [*null, theirs, memfd(base64.b64decode(self._plan["payload"]))]
         env = {"AGENTNB_CHANNEL_FD": str(CHANNEL_FD), "AGENTNB_PAYLOAD_FD": str(PAYLOAD_FD)}
         try:
+            fds = self._descriptors()
             child = self.spawner.start(self._plan["argv"], "/", self._env_id, env, fds, _TARGETS, self._changed)
-        except SpawnerDied as bad:
+        except (SpawnerDied, OSError) as bad:
             self._has_failed(bad)
             return
         await self._begun
         if child.failure is not None:
             self.spawner.forget(child)
             self._has_failed(child.failure)
+
+    def _descriptors(self) -> list[int]:
+        payload = memfd(base64.b64decode(self._plan["payload"]))
+        try:
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(payload)
+            raise
+        self._channel = ReportReader(asyncio.get_running_loop(), ours, self._take)
+        return [nothing(), nothing(), nothing(), theirs, payload]
 
     def _changed(self, child: Child) -> None:
         if child.exit is not None:
@@ -89,7 +95,7 @@ class Service:
         if not self._begun.done():
             self._begun.set_result(None)
 
-    def _has_failed(self, bad: StartFailed | SpawnerDied) -> None:
+    def _has_failed(self, bad: Exception) -> None:
         self._tell({"t": "error", "kind": "startup_failed", "message": f"the {self.name} could not be started: {bad}"})
         self.lost()
 

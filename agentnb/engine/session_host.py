@@ -168,6 +168,8 @@ class SessionHost:
             well = False
             try:
                 await execution.go()
+                if execution.started_at is None:  # it may never have waited for anything: the loop has others to serve
+                    await asyncio.sleep(0)
                 well = True
             finally:
                 execution = self._over(execution, goes_on=well)
@@ -179,8 +181,12 @@ class SessionHost:
         self._supervisor.forget(execution.run_id)
         execution.release()
         self._at_hand = goes_on
-        self.queue.finished(execution.run_id)
-        following, self._next, self._at_hand = self._next, None, False
+        try:
+            self.queue.finished(execution.run_id)
+        except Exception as bad:  # noqa: BLE001 - the task may have been given its next run before
+            self._loop.call_exception_handler({"message": "the next run could not be begun", "exception": bad})
+        finally:
+            following, self._next, self._at_hand = self._next, None, False
         self._check_idle()
         return following
 

@@ -121,6 +121,7 @@ class Spawner:
             self.forget(packet[1])
         elif kind == "env":
             self.sent_envs[packet[1]] = packet[2]
+            self.envs.pop(packet[1], None)
         elif kind == "drop_env":
             self.envs.pop(packet[1], None)
             self.sent_envs.pop(packet[1], None)
@@ -165,7 +166,7 @@ class Spawner:
                 bound_descriptors(pid, nofile)
         except OSError as error:
             self.out.append(("failed", key, error.errno or 0, what, path[:MOST_TEXT]))
-        except (ValueError, TypeError, LookupError) as error:  # NUL in a word, no words, an environment nobody sent ...
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # NUL in a word, no words, an environment nobody sent ...
             self.out.append(("failed", key, 22, f"{type(error).__name__}: {error}"[:MOST_TEXT], path[:MOST_TEXT]))
         else:
             self.mains[pid] = key

@@ -11,7 +11,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # typeshed has none
 import os
 import sys
-from errno import ENOEXEC
+from errno import EMFILE, ENFILE, ENOEXEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if (3, 11) <= sys.version_info[:2] <= (3, 13):
 
 #: Python, or the spawner, ignores or handles these; a command expects the default.
 DEFAULTED = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+_NO_FILES = frozenset({EMFILE, ENFILE})
 #: What fork_exec is told: all descriptors here are closed by exec anyway, SIGPIPE and SIGXFSZ get their defaults back.
 _CLOSE_FDS, _RESTORE_SIGNALS, _NEW_SESSION, _VFORK = False, True, True, True
 
@@ -73,9 +74,13 @@ def start(path: str, argv: tuple[str, ...], variables: tuple[Environment, Enviro
     try:
         return by(path, argv, variables, fds, targets)
     except OSError as error:
-        if error.errno != ENOEXEC:
+        if error.errno in _NO_FILES:  # of which this one needs none
+            by = _by_posix_spawn
+        elif error.errno == ENOEXEC:
+            path, argv = "/bin/sh", ("sh", path, *argv[1:])
+        else:
             raise
-        return by("/bin/sh", ("sh", path, *argv[1:]), variables, fds, targets)
+    return by(path, argv, variables, fds, targets)
 
 
 def _by_posix_spawn(

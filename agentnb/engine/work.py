@@ -152,6 +152,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+#: A longer time is a mistake, and what is no number at all is not shorter.
+_MOST_SECONDS = 1e10
+
+
 def check_work(work: Any) -> None:
     """Raise TypeError or ValueError for what is no work for a process: it comes from an agent's process, which may send anything."""
     if not isinstance(work, dict):
@@ -159,6 +163,9 @@ def check_work(work: Any) -> None:
     for name, types in _KINDS.items():
         if not isinstance(work.get(name), types):
             raise TypeError(f"its work has {name}={work.get(name)!r}")
+    for name in ("timeout_s", "grace_s"):
+        if work.get(name) is not None and not 0 <= work[name] < _MOST_SECONDS:
+            raise ValueError(f"its work has {name}={work[name]!r:.100}")
     if work["kind"] == "hosted":
         raise ValueError("an `async def` agent lives in the notebook's process; write it as `def`")
     texts = [*work["argv"], *work["secrets"], *work["env"], *work["env"].values()]

@@ -250,7 +250,7 @@ class Store:
         with self._copying:
             if self._closed or self.gone():
                 return
-            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{Path(self._path).as_uri()}?mode=rw", uri=True)) as db:
+            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{Path(self._path).absolute().as_uri()}?mode=rw", uri=True)) as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
