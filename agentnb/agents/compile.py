@@ -16,6 +16,7 @@ from agentnb.commands import Command, Python, Shell, Spec
 from agentnb.data import Secret, field_names
 from agentnb.declared import Agent
 from agentnb.engine import condition
+from agentnb.engine.cgroups import LEAST_MEMORY
 from agentnb.engine.limits import means
 from agentnb.engine.work import CheckPlan, HandlerPlan, RetryPlan, Work, WorkspacePlan
 from agentnb.errors import ConfigError, InvalidLimits
@@ -212,6 +213,8 @@ def _limits(limits: Limits) -> dict[str, Any]:
     how = means()
     if refused := [f"{name} ({how[name].why_not})" for name in given if not how[name].by]:
         raise InvalidLimits(f"limits: this machine cannot keep {', '.join(refused)}; leave it out")
+    if (memory := given.get("max_memory_bytes", LEAST_MEMORY)) < LEAST_MEMORY:
+        raise InvalidLimits(f"limits: max_memory_bytes={memory} is less than any program needs; give {LEAST_MEMORY} (256KiB) or more")
     if not given:
         raise InvalidLimits("limits: no limit is given; write nb.Limits(max_memory_bytes='2GiB')")
     return given

@@ -16,7 +16,7 @@ ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "agentnb-"
 #: No program runs in less than the first, and in much less the spawner, who is a member while it starts one, would be killed for it; the
 #: system takes more than the second for something small.
-_LEAST_MEMORY, _MOST_MEMORY = 256 * 1024, 2**62
+LEAST_MEMORY, _MOST_MEMORY = 256 * 1024, 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Group:
             raise
 
     def _bound_memory(self, folder: Path, asked: int) -> None:
-        bound = min(max(asked, _LEAST_MEMORY), _MOST_MEMORY)
+        bound = min(max(asked, LEAST_MEMORY), _MOST_MEMORY)
         if self.version == 2:
             _write(folder / "memory.max", bound)
             with suppress(OSError):

@@ -338,3 +338,25 @@ def test_a_cancelled_line_does_not_go_on_with_its_next_command(engine: Engine) -
             run.cancel()
         assert {run.wait(5).status for run in runs} == {"cancelled"}
     assert not Path("went-on").exists()
+
+
+def test_a_run_that_cannot_be_seen_to_fails_alone(engine: Engine) -> None:
+    wrong = {"timeout_s": "x"}
+    prepared = [engine.prepare("sleep 0.2; echo said", **(wrong if n % 4 == 1 else {})) for n in range(8)]
+    engine.client.send([launch for _, launch in prepared])
+    ends = [run.wait() for run, _ in prepared]
+    assert [end.status for end in ends] == ["completed", "failed", "completed", "completed"] * 2
+    assert {end.error["kind"] for end in ends if end.error} == {"runtime_error"}
+    assert [engine.content(end.stdout) for end in ends if end.status == "completed"] == [b"said\n"] * 6
+    history = engine.rows("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status")
+    assert [tuple(row) for row in history] == [("completed", 6), ("failed", 2)]
+    wait_until(lambda: not any(run.pids() for run, _ in prepared), "the end of their processes")
+
+
+@pytest.mark.parametrize("bound", [1, 4096, 2**63, 2**64, 10**400])
+def test_a_bound_that_makes_no_sense_is_the_trouble_of_its_run_alone(engine: Engine, bound: int) -> None:
+    spawner = engine.spawner
+    others = [engine.launch("sleep 0.1; echo said") for _ in range(3)]
+    engine.launch("true", limits={"max_memory_bytes": bound}).wait()
+    assert [run.stdout() for run in others] == [b"said\n"] * 3
+    assert engine.spawner == spawner

@@ -88,6 +88,24 @@ def test_it_is_copied_while_much_is_written_by_one_thread_at_a_time(monkeypatch:
     drive(scene)
 
 
+def test_what_comes_last_is_copied_too_when_another_copy_was_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "QUIET_S", 0.02)
+
+    async def scene(copying: Checkpoints, store: Copied) -> None:
+        for burst in (checkpoints.MANY, checkpoints.ENOUGH):
+            store.go.clear()
+            before = store.times
+            copying.wrote(checkpoints.MANY)
+            await until(lambda: store.times == before + 1)  # noqa: B023 - called before it changes
+            copying.wrote(burst)
+            await asyncio.sleep(0.05)
+            assert store.times == before + 1
+            store.go.set()
+            await until(lambda: store.times == before + 2)  # noqa: B023
+
+    drive(scene)
+
+
 def test_where_there_is_no_room_for_a_thread_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -31,6 +32,12 @@ def drive(scene: Callable[[Spawner, list[int]], Awaitable[Any]]) -> None:
         assert not lives(spawner.pid)
 
     asyncio.run(play())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
 
 
 async def start(spawner: Spawner, argv: list[str], **changes: Any) -> tuple[Any, asyncio.Future[Exit]]:
@@ -361,5 +368,52 @@ def test_an_orphan_that_nothing_tells_the_run_of_ends_with_the_runs_that_it_may_
         async with asyncio.timeout(20):
             while lives(left[0]):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+    drive(scene)
+
+
+@pytest.mark.parametrize("trouble", ["no room", "no data"])
+def test_a_start_that_cannot_be_asked_for_closes_its_descriptors_and_forgets_nothing(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: bytes) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        child, done = await start(spawner, ["true"])
+        await done
+        spawner.forget(child)
+        told = list(spawner._over)
+        assert told
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "_memfd", full)
+            for _ in range(3):
+                with pytest.raises((OSError, ValueError)):
+                    await start(spawner, ["echo", "x" * 200_000], **({} if trouble == "no room" else {"env": {"A": object()}}))
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert spawner._over == told
+        assert spawner.owed == 0
+        _, done = await start(spawner, ["true"])
+        assert (await done).exit_code == 0
+
+    drive(scene)
+
+
+def test_what_one_command_makes_of_its_news_is_no_trouble_of_the_others() -> None:
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        loop, faults = asyncio.get_running_loop(), list[Any]()
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+
+        def fail(child: process.Child) -> None:
+            raise RuntimeError(f"of {child.key}")
+
+        null = os.open(os.devnull, os.O_RDWR)
+        bad = [spawner.start(["true"], "/", 1, {}, [os.dup(null) for _ in range(3)], [], fail) for _ in range(5)]
+        good = [await start(spawner, ["true"]) for _ in range(5)]
+        assert [(await done).exit_code for _, done in good] == [0] * 5
+        await until(lambda: len(faults) == 10)  # of their starts, and of their ends
+        assert spawner.owed == 0
+        for child in (*bad, *(child for child, _ in good)):
+            spawner.forget(child)
+        os.close(null)
 
     drive(scene)

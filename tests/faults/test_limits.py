@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agentnb as nb
-from agentnb.engine.cgroups import ROOT, backend
+from agentnb.engine.cgroups import LEAST_MEMORY, ROOT, backend
 from agentnb.engine.limits import means
 
 PYTHON = sys.executable
@@ -39,6 +39,14 @@ def crossed(run: nb.RunHandle, limit: str, bound: float) -> None:
 def test_a_memory_hog_is_ended_and_the_error_names_the_limit(session: nb.Session) -> None:
     run = session.command([PYTHON, "-c", "x = bytearray(300 * 2**20); input()"], limits=nb.Limits(max_memory_bytes="100MiB"), stdin=True)
     crossed(run, "max_memory_bytes", 100 * 2**20)
+
+
+@pytest.mark.parametrize("bound", [1, 4096, LEAST_MEMORY - 1])
+def test_a_bound_that_no_program_runs_in_is_refused(session: nb.Session, bound: int) -> None:
+    with pytest.raises(nb.InvalidLimits, match=f"max_memory_bytes={bound} .* 262144"):
+        session.shell("true", limits=nb.Limits(max_memory_bytes=bound))
+    session.shell("true", limits=nb.Limits(max_memory_bytes=LEAST_MEMORY)).wait(60)  # it may be enough for that
+    assert session.shell("echo said").wait(60).stdout == "said\n"
 
 
 def test_the_memory_of_a_tree_is_added_up(session: nb.Session) -> None:
