@@ -21,6 +21,7 @@ def main() -> None:
     sys.path += extra
     for signo in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signo, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it cannot wait for children, and what started the notebook may have done so
 
     import asyncio
     import socket

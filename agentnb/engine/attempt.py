@@ -242,17 +242,19 @@ class Attempt:
 
     def _start(self) -> Child:
         """Open the pipes and ask for the process. Raises StartFailed, SpawnerDied, or OSError."""
-        fds: list[int] = []
+        plan, fds = self._plan, list[int]()
+        how = {} if plan.limits is None else {"limited": self._limited(plan.limits)}
         try:
-            targets, env = self._open_pipes(fds)
-        except BaseException as bad:
-            close_all(fds)
-            if isinstance(bad, OSError) and bad.errno in _NO_FILES:
+            try:
+                targets, env = self._open_pipes(fds)
+            except BaseException:
+                close_all(fds)
+                raise
+            return self._spawner.start(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_change, **how)
+        except OSError as bad:
+            if bad.errno in _NO_FILES:
                 raise StartFailed(_TOO_MANY, "", bad.errno) from None
             raise
-        plan = self._plan
-        how = {} if plan.limits is None else {"limited": self._limited(plan.limits)}
-        return self._spawner.start(plan.argv, plan.cwd, plan.env_id, env, fds, targets, self._on_change, **how)
 
     def _limited(self, watch: LimitWatch) -> Limited:
         return Limited(watch.flags, watch.descriptors, watch.group.joins if watch.group else (), self._on_sample)

@@ -151,10 +151,12 @@ class Stream:
             self._file = -1
 
     def abandon(self) -> int:
-        """Close the file although bytes are left that the disk refuses; return how many those are."""
+        """Close the file although bytes are left that the disk refuses; return how many those are: none, if all are few and still here."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        if self.size == len(self._kept) <= INLINE_BYTES:
+            self.path = None
         return len(self._kept) if self.path else 0
 
     def text(self) -> str | None:
@@ -365,9 +367,10 @@ class Drain:
             os.close(fd)
 
     def stop(self) -> int:
-        """Take what is in the pipe now and close it; return how many bytes the disk refused."""
-        if self.is_over:
-            return 0
+        """Take what is in the pipe now and close it; return how many bytes the disk refused.
+
+        Also after its end: since then the stream may have been put on disk.
+        """
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,8 @@ _MAIN = Path(__file__).with_name("__main__.py")
 #: A supervisor that goes on is told of the last launches before it is left alone; this long it may take to say that it heard.
 _GOODBYE_S = 10.0
 
+#: Whether the supervisor lives is looked at so often: a loop of launches need not ask each time.
+_LOOK_S = 0.002
 #: When the supervisor died, its spawner ends what is left within this long.
 _LAST_PROCESSES_S = 5.0
 _clients: list[Client] = []
@@ -88,6 +91,7 @@ class Client:
         self._log: IO[bytes] | None = None
         self._spawners: dict[int, int] = {}  # descriptors that become readable at their end -> pids
         self.alive = True
+        self._looked_at = -_LOOK_S
         self.trouble: dict[str, str] = {}
         self.budgets: dict[str, BudgetSpent] = {}
         self._adopters: dict[str, Callable[[Json], Listener | None]] = {}
@@ -124,7 +128,13 @@ class Client:
     @property
     def usable(self) -> bool:
         """Whether this process may ask its supervisor for something."""
-        return self.alive and self.owner_pid == os.getpid() and (self.process is None or self.process.poll() is None)
+        if not self.alive or self.owner_pid != os.getpid():
+            return False
+        if self.process is not None and (now := time.monotonic()) - self._looked_at > _LOOK_S:
+            if self.process.poll() is not None:
+                return False
+            self._looked_at = now
+        return True
 
     # --- sending, from any thread
 

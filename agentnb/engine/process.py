@@ -272,12 +272,12 @@ class Spawner:
         if not self.alive or not (self._asked or self.owed):
             self._ticking = False
             return
+        self._loop.call_later(TICK_S, self._tick)
         self._silent += 1
         if self._silent == _CONTINUE:
             os.kill(self.pid, signal.SIGCONT)
         elif self._silent >= (_KILL if self._asked and not _works(self.pid) else _KILL_LATE):
             os.kill(self.pid, signal.SIGKILL)
-        self._loop.call_later(TICK_S, self._tick)
 
     async def _ask(self, kind: str, key: int, *more: int) -> list[int]:
         number = next(_numbers)
@@ -397,8 +397,11 @@ class Spawner:
 
 
 def _works(pid: int) -> bool:
-    """Whether a process is not stopped and does not wait."""
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    """Whether a process is not stopped and does not wait, as far as can be told: there may be no descriptor left to look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    except OSError:
+        return True
 
 
 def _fork_spawner(sock: socket.socket, stamp: int) -> int:

@@ -100,6 +100,8 @@ class Service:
         self.lost()
 
     def _take(self, report: Json) -> None:
+        if report.get("t") == "ready" and not isinstance(report.get("address"), dict):
+            report = {"t": "error", "kind": "runtime_error", "message": f"the {self.name} did not say where it is found: {report!r:.200}"}
         if report.get("t") in ("ready", "error"):
             self._tell(report)
 

@@ -176,7 +176,8 @@ class Spawner:
             self.trees[key] = Tree(flags, self.room)
             self.out.append(("spawned", key, pid, time.monotonic()))
         finally:
-            os.chdir("/")
+            if not self.mains:
+                os.chdir("/")
             for fd in fds:
                 os.close(fd)
 
@@ -328,6 +329,8 @@ class Spawner:
             tree.ended(used[0], (read or 0) + (written or 0))
         if pid in self.mains:
             key = self.mains.pop(pid)
+            if not self.mains:
+                os.chdir("/")  # no folder is held longer than by what runs there
             orphans = self.orphans(key)
             seen = (tree.peak_rss, tree.seen) if tree is not None else (0, 0)
             self.out.append(("exit", key, status, now, *used, orphans, self.peak_kb, *seen))

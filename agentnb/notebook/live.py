@@ -56,8 +56,8 @@ class LiveRun:
     detached = False
 
     __slots__ = (
-        "_attempt", "_cancelling", "_final_tail", "_hosted", "_load", "_notes", "_observer", "_run", "_started", "_steps", "_tail",
-        "_tail_chars", "_usage", "_waits", "_watchers", "client", "ended", "final", "grace_s", "id", "name", "output", "status",
+        "_attempt", "_cancelling", "_final_tail", "_hosted", "_load", "_notes", "_observer", "_root", "_run", "_started", "_steps", "_tail",
+        "_tail_chars", "_usage", "_waits", "_watchers", "client", "ended", "final", "grace_s", "id", "name", "status",
         "tail_seq", "version",
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ class LiveRun:
         self.status = RunStatus.PENDING
         self.ended = End()
         self.final: RunFinished | None = None
-        self.output = OutputReader(root, self)
+        self._root = root
         self.version = 0
         self.tail_seq = 0
         self._run = run
@@ -84,7 +84,7 @@ class LiveRun:
         self._notes: tuple[str, ...] = ()
         self._waits: tuple[float, str] = (0.0, "")
         self._usage: UsageReported | None = None
-        self._tail: deque[Segment] = deque()
+        self._tail: deque[Segment] | None = None
         self._tail_chars = 0
         self._final_tail: tuple[Segment, ...] | None = None
         self._steps: StepFeed | None = None
@@ -95,6 +95,11 @@ class LiveRun:
     def launched(self) -> Json:
         """The run as in requests.Launch."""
         return self._run
+
+    @property
+    def output(self) -> OutputReader:
+        """What reads its output."""
+        return OutputReader(self._root, self)
 
     @property
     def trace_id(self) -> str | None:
@@ -215,8 +220,8 @@ class LiveRun:
         running = self.status is RunStatus.RUNNING
         final = RunFinished(self.id, "interrupted" if running else "cancelled", attempts=self._attempt)
         final.error = {"kind": "interrupted", "message": message}
-        final.stdout = log_record(self.output.root, self.id, "stdout", self._attempt)
-        final.stderr = log_record(self.output.root, self.id, "stderr", self._attempt)
+        final.stdout = log_record(self._root, self.id, "stdout", self._attempt)
+        final.stderr = log_record(self._root, self.id, "stderr", self._attempt)
         self.on_event(final)
 
     def _finish(self, event: RunFinished) -> None:
@@ -228,18 +233,21 @@ class LiveRun:
             self.ended.announce()
 
     def _add_tail(self, event: OutputTail) -> None:
+        if self._tail is None:
+            self._tail = deque()
+        tail = self._tail
         for stream, text in event.segments:
-            self._tail.append((stream, text))
+            tail.append((stream, text))
             self.tail_seq += 1
             self._tail_chars += len(text)
-        while self._tail and (len(self._tail) > _TAIL_PIECES or self._tail_chars > _TAIL_CHARS) and len(self._tail) > 1:
-            self._tail_chars -= len(self._tail.popleft()[1])
+        while len(tail) > 1 and (len(tail) > _TAIL_PIECES or self._tail_chars > _TAIL_CHARS):
+            self._tail_chars -= len(tail.popleft()[1])
 
     # --- what views look at
 
     def output_since(self, seq: int) -> tuple[int, list[Segment], bool]:
         """Live output after piece number `seq`: (new seq, pieces, whether some were lost and these are the whole tail)."""
-        now, tail = self.tail_seq, list(self._tail)
+        now, tail = self.tail_seq, list(self._tail or ())
         new = now - seq
         if 0 <= new <= len(tail):
             return now, tail[len(tail) - new :], False
@@ -248,7 +256,7 @@ class LiveRun:
     def detail(self) -> RunSnapshot:
         """Its state now, with its steps as far as they are known; to be asked for what is looked at only."""
         if self._steps is None:
-            self._steps = StepFeed(self.output.root, self.id, self.client, self._changed)
+            self._steps = StepFeed(self._root, self.id, self.client, self._changed)
         log = self._steps.log(watched=self._watchers > 0, done=self.done)
         return replace(self.snapshot(), steps=log.shown(), steps_cut=log.cut)
 
@@ -282,7 +290,7 @@ class LiveRun:
             cost_usd=usage.cost_usd if usage else None,
             stdout_bytes=_size(final.stdout) if final else 0,
             stderr_bytes=_size(final.stderr) if final else 0,
-            tail=self._last_output(final) if final else tuple(self._tail),
+            tail=self._last_output(final) if final else tuple(self._tail or ()),
             tail_seq=self.tail_seq,
             warnings=tuple(final.detail.get("warnings") or ()) if final else self._notes,
             budget=self.budget,
@@ -299,7 +307,7 @@ class LiveRun:
             try:
                 self._final_tail = tuple(self.output.tail_segments(final))
             except OSError:  # the store was removed meanwhile; the view still shows the rest
-                self._final_tail = tuple(self._tail)
+                self._final_tail = tuple(self._tail or ())
         return self._final_tail
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -174,3 +175,32 @@ def test_the_bound_on_output_counts_both_streams_and_is_told_once(tmp_path: Path
     for stream in ("stdout", "stderr", "stdout", "stdout"):
         out.streams[stream].add(b"12345")
     assert told == [15]
+
+
+def test_output_that_was_closed_early_is_put_on_disk_and_its_file_is_closed(engine: Engine) -> None:
+    runs = [engine.launch("echo done; echo err >&2; exec 1>&- 2>&-; sleep 0.5") for _ in range(4)]
+    assert [(run.stdout(), run.stderr()) for run in runs] == [(b"done\n", b"err\n")] * 4
+    assert all((run.wait().stdout or {}).get("path") for run in runs)  # they lived long enough for that
+    folder = Path(f"/proc/{engine.pid}/fd")
+    assert [name for name in folder.iterdir() if os.readlink(name).endswith(".log")] == []
+
+
+def test_what_the_disk_refused_altogether_goes_to_the_row_if_it_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int, __: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = Output(str(tmp_path), 1, secrets=[])
+    small, large = out.streams.values()
+    small.add(b"x" * 6000)
+    large.add(b"y" * INLINE_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("agentnb.engine.capture.os.write", full)
+        for stream in (small, large):
+            with pytest.raises(OSError, match="No space"):
+                stream.spill()
+        with pytest.raises(OSError, match="No space"):
+            large.add(b"y")
+        assert small.abandon() == 0
+        assert large.abandon() == INLINE_BYTES + 1
+    assert small.record(tmp_path) == {"size": 6000, "text": "x" * 6000}
+    assert large.record(tmp_path)["path"] == "stderr.log"

@@ -377,18 +377,19 @@ def test_a_start_that_cannot_be_asked_for_closes_its_descriptors_and_forgets_not
     def full(_: bytes) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    async def scene(spawner: Spawner, _: list[int]) -> None:
+    async def scene(spawner: Spawner, __: list[int]) -> None:
         child, done = await start(spawner, ["true"])
         await done
         spawner.forget(child)
         told = list(spawner._over)
+        changes: dict[str, Any] = {} if trouble == "no room" else {"env": {"A": object()}}
         assert told
         before = len(os.listdir("/proc/self/fd"))
         with monkeypatch.context() as patch:
             patch.setattr(process, "_memfd", full)
             for _ in range(3):
                 with pytest.raises((OSError, ValueError)):
-                    await start(spawner, ["echo", "x" * 200_000], **({} if trouble == "no room" else {"env": {"A": object()}}))
+                    await start(spawner, ["echo", "x" * 200_000], **changes)
         assert len(os.listdir("/proc/self/fd")) == before
         assert spawner._over == told
         assert spawner.owed == 0
@@ -417,3 +418,11 @@ def test_what_one_command_makes_of_its_news_is_no_trouble_of_the_others() -> Non
         os.close(null)
 
     drive(scene)
+
+
+def test_a_spawner_that_cannot_be_looked_at_counts_as_one_that_works() -> None:
+    async def scene(spawner: Spawner, _: list[int]) -> None:
+        await until(lambda: not process._works(spawner.pid))  # it waits
+
+    drive(scene)
+    assert process._works(2**22 + 1)  # there is no such process

@@ -80,6 +80,11 @@ def test_one_that_died_is_replaced_at_once(engine: Engine) -> None:
     ("line", "kind", "words"),
     [
         ("exit 3", "runtime_error", "the server of x ended before it was ready (exit code 3)"),
+        (
+            'printf \'{"t": "ready"}\\n\' >&3; exec sleep 1000',
+            "runtime_error",
+            "the server of x did not say where it is found: {'t': 'ready'}",
+        ),
         ("kill -9 $$", "runtime_error", "ended before it was ready (signal 9)"),
         ("echo nonsense >&3; exit 0", "runtime_error", "ended before it was ready"),
         ("""echo '{"t": "error", "kind": "startup_failed", "message": "no room"}' >&3; exit 1""", "startup_failed", "no room"),

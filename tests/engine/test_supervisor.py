@@ -293,3 +293,21 @@ def test_a_frame_of_a_whole_grid_is_taken_at_once(engine: Engine) -> None:
     assert len(wire.encode([message for _, message in prepared])) > 100_000
     assert now_us() > 0
     assert new_id()
+
+
+_IGNORING = """
+import signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+import agentnb as nb
+with nb.Session("ignores", store=sys.argv[1]) as session:
+    print(session.shell("echo said").wait().stdout, end="")
+"""
+
+
+def test_a_notebook_that_was_started_with_sigchld_ignored_has_an_engine_that_ends_well(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = subprocess.run([sys.executable, "-c", _IGNORING, str(store)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "said\n"
+    with closing(sqlite3.connect(store / "history.db")) as db:
+        assert db.execute("SELECT status FROM sessions").fetchall() == [("ended",)]
+        assert db.execute("SELECT count(*) FROM owners").fetchone() == (0,)
