@@ -56,6 +56,7 @@ LAST_TARGET = 9
 SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
 MAX_PACKET = 96 * 1024
 MOST_FDS = 16
+RECEIVING = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
 BIG = b"big"
 MARK = b"AGENTNB_RUN_ID="
 #: wait4 counts disk traffic in blocks of this many bytes, where the system counts it at all.
@@ -92,7 +93,7 @@ class Spawner:
         self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
         self.keys: dict[int, tuple[int, str | None]] = {}  # key -> (pid of the command, run id or None)
         self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
-        self.behind = False
+        self.behind = self.ended = False
         self.latest: int | None = None  # key of the orphan that was adopted last
         self.nobodys: dict[int, set[int]] = {}  # pid -> keys of the runs that it may have come from, of the others
         self.told: dict[int, set[int]] = {}  # key -> pids that were sent SIGTERM
@@ -373,29 +374,34 @@ class Spawner:
         while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= LAST_TARGET:
             pass  # a received descriptor must not have a number that a child's is to get: starting.py would overwrite it
         os.close(fd)
-        _signal.signal(SIGCHLD, lambda *_: None)
+        _signal.signal(SIGCHLD, self.note_end)
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLIN)
         poll.register(wake_r, select.POLLIN)
         open_, more = True, False
         while open_:
-            ready = poll.poll(0 if more or self.out else self.until_sample())
-            reaps = more
-            for fd, _ in ready:
-                if fd == wake_r:
-                    os.read(wake_r, 4096)
-                    more = reaps = True
-                else:
-                    open_ = self.receive()
-            more = more and self.reap()
-            if more is not self.behind:
-                self.hurry(on=more)
+            received = self.receive()
+            open_ = received is not False
+            reaps = more or self.ended
+            if reaps:
+                self.ended = False  # before the look: who ends from here on is noted again
+                more = self.reap()
+                if more is not self.behind:
+                    self.hurry(on=more)
             if self.trees and not more and time.monotonic() >= self.next_sample:
                 self.sample()
-            if reaps or not ready or len(self.out) >= GATHERED:  # else there is more to do, and one answer will do for it
+            if reaps or received is None or len(self.out) >= GATHERED:  # else there is more to do, and one answer will do for it
                 open_ = self.flush() and open_
+            if received is None and not more and not self.ended:
+                for fd, _ in poll.poll(self.until_sample()):
+                    if fd == wake_r:  # a signal that was noted after the last look is here as well
+                        os.read(wake_r, 4096)
         self.end_all()
+
+    def note_end(self, *_: object) -> None:
+        """A process has ended (the handler of SIGCHLD)."""
+        self.ended = True
 
     def until_sample(self) -> int | None:
         """Milliseconds to wait at most; None when nothing is to be sampled."""
@@ -414,10 +420,12 @@ class Spawner:
                 if tree.flags & REPORT:
                     self.out.append(("sample", key, now, *readings))
 
-    def receive(self) -> bool:
-        """Take one packet; False at the end of the stream."""
+    def receive(self) -> bool | None:
+        """Take one packet; None when there is none, False at the end of the stream."""
         try:
-            size, anc, flags, _ = self.sock.recvmsg_into([self.buffer], _socket.CMSG_SPACE(4 * MOST_FDS), _socket.MSG_CMSG_CLOEXEC)
+            size, anc, flags, _ = self.sock.recvmsg_into([self.buffer], _socket.CMSG_SPACE(4 * MOST_FDS), RECEIVING)
+        except BlockingIOError:
+            return None
         except OSError as bad:
             time.sleep(CROWDED_S)
             return bad.errno not in GONE
