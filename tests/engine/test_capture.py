@@ -178,7 +178,7 @@ def test_the_bound_on_output_counts_both_streams_and_is_told_once(tmp_path: Path
 
 
 def test_output_that_was_closed_early_is_put_on_disk_and_its_file_is_closed(engine: Engine) -> None:
-    runs = [engine.launch("echo done; echo err >&2; exec 1>&- 2>&-; sleep 0.5") for _ in range(4)]
+    runs = [engine.launch("echo done; echo err >&2; exec 1>&- 2>&-; sleep 1.5") for _ in range(4)]
     assert [(run.stdout(), run.stderr()) for run in runs] == [(b"done\n", b"err\n")] * 4
     assert all((run.wait().stdout or {}).get("path") for run in runs)  # they lived long enough for that
     folder = Path(f"/proc/{engine.pid}/fd")
