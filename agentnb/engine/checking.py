@@ -37,8 +37,6 @@ class Checking:
 
     async def check(self, outcome: Outcome, step: str, number: int) -> None:
         """Look for structured output and make the checks; findings of severity error fail the attempt."""
-        if not self._plan and self._of.work["capture"] != "structured":
-            return
         check = self._of.begin_step("check", "validation", number, parent=step) if self._plan else None
         outcome.issues = await self._search(outcome)
         if script := self._plan.get("script"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentnb.engine import retry
 from agentnb.engine.agent_log import AgentLog
-from agentnb.engine.attempt import LINGER_S, Attempt, EarlyInput, Ended, Plan
+from agentnb.engine.attempt import LINGER_S, Attempt, Ended, Plan
 from agentnb.engine.capture import Output
 from agentnb.engine.checking import Checking
 from agentnb.engine.checkout import TIMEOUT_S as GIT_TIMEOUT_S
@@ -21,6 +21,7 @@ from agentnb.engine.hosted import Hosted
 from agentnb.engine.keeping import Keeping
 from agentnb.engine.masking import Masker
 from agentnb.engine.outcome import Outcome
+from agentnb.engine.pipes import EarlyInput
 from agentnb.engine.process import SpawnerDied
 from agentnb.engine.spawned import Spawned
 from agentnb.engine.stop import Stop

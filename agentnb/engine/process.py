@@ -21,7 +21,7 @@ from typing import Any
 
 from agentnb import lineage
 from agentnb.engine.delay import Delay
-from agentnb.engine.spawner import BIG, MAX_PACKET, SOCKET_FD
+from agentnb.engine.packets import BIG, MAX_PACKET, SOCKET_FD
 from agentnb.ids import new_id
 
 _PR_SET_CHILD_SUBREAPER = 36

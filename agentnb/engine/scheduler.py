@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agentnb.engine.attempt import EarlyInput
+from agentnb.engine.pipes import EarlyInput
 from agentnb.engine.work import Work
 from agentnb.events import Json
 

@@ -17,8 +17,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentnb.engine.attempt import CHANNEL_FD, PAYLOAD_FD, ReportReader
+from agentnb.engine.attempt import CHANNEL_FD, PAYLOAD_FD
 from agentnb.engine.outcome import Outcome
+from agentnb.engine.pipes import ReportReader
 from agentnb.engine.proc import is_live
 from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, memfd, nothing
 from agentnb.engine.stop import Stop

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentnb.engine.attempt import EarlyInput
 from agentnb.engine.executor import Execution
 from agentnb.engine.masking import Masker
+from agentnb.engine.pipes import EarlyInput
 from agentnb.engine.process import Spawner
 from agentnb.engine.recorder import Recorder
 from agentnb.engine.scheduler import Queue, Waiting

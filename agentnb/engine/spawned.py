@@ -22,9 +22,16 @@ class Spawned:
         """Nothing happens before `attempt`."""
         self._of = execution
 
-    def _place(self) -> dict[str, str]:
-        """Where an agent that launches child runs is at home."""
-        return {"AGENTNB_STORE": str(self._of.host.store.root), "AGENTNB_SESSION_ID": self._of.run["session_id"]}
+    def _env(self, number: int, served: dict[str, str] | None) -> dict[str, str]:
+        """The run's own variables; for an agent that launches child runs also where it is at home."""
+        work = self._of.work
+        env = self._of.own_env(work["env"])
+        env["AGENTNB_ATTEMPT"] = str(number)
+        if work.get("children"):
+            env["AGENTNB_STORE"], env["AGENTNB_SESSION_ID"] = str(self._of.host.store.root), self._of.run["session_id"]
+        if served:
+            env.update(served)
+        return env
 
     def _bounded(self) -> list[str]:
         """The option of a program that counts its own cost, so that it stops by itself where a budget would end."""
@@ -51,17 +58,11 @@ class Spawned:
             parsing = _parsing(self._of, number) if "parser" in work else None
         except ConfigError as bad:
             return Outcome.failed("invalid_config", str(bad), "startup")
-        env = self._of.own_env(work["env"])
-        env["AGENTNB_ATTEMPT"] = str(number)
-        if work.get("children"):
-            env.update(self._place())
-        if served:
-            env.update(served)
         plan = Plan(
             argv=[*work["argv"], *self._bounded()],
             cwd=work["cwd"],
             env_id=work["env_id"],
-            env=env,
+            env=self._env(number, served),
             capture=work["capture"],
             stdin=work.get("stdin"),
             early=self._of.early,

@@ -42,6 +42,7 @@ if __name__ == "__main__":  # run by path, isolated: nothing else puts the packa
 from agentnb import lineage
 from agentnb.engine.finding import find_program
 from agentnb.engine.joining import Joined
+from agentnb.engine.packets import BIG, MAX_PACKET, MOST_FDS, SOCKET_FD, read_all
 from agentnb.engine.proc import Kept, bound_descriptors, children_of, environ_of, is_live, let_go, read_file, relief, send_signal, stat_of
 from agentnb.engine.sampler import PERIOD_S, REPORT, Room, Tree
 from agentnb.engine.starting import Environment, start
@@ -51,13 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-SOCKET_FD = 3
 LAST_TARGET = 9
 SIGTERM, SIGKILL, SIGCHLD = 15, 9, 17
-MAX_PACKET = 96 * 1024
-MOST_FDS = 16
 RECEIVING = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
-BIG = b"big"
 MARK = b"AGENTNB_RUN_ID="
 #: wait4 counts disk traffic in blocks of this many bytes, where the system counts it at all.
 BLOCK = 512
@@ -158,10 +155,7 @@ class Spawner:
                 search = own.variables.get(b"PATH", env.variables.get(b"PATH"))
                 path = find_program(path, {} if search is None else {"PATH": os.fsdecode(search)}, cwd)
             self.mark(key)
-            if joins:
-                with Joined(joins):
-                    pid = start(path, argv, variables, fds, targets)
-            else:
+            with Joined(joins):
                 pid = start(path, argv, variables, fds, targets)
             if nofile:  # afterwards: under a low limit the child could not copy its descriptors
                 bound_descriptors(pid, nofile)
@@ -492,16 +486,6 @@ class Spawner:
             if found == before:
                 time.sleep(0.01)  # else new ones appear, and it is a race
             signo, before = SIGKILL, found
-
-
-def read_all(fd: int) -> bytes:
-    """The whole content of a memfd."""
-    parts: list[bytes] = []
-    at = 0
-    while part := os.pread(fd, 1 << 20, at):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentnb import requests
-from agentnb.engine.attempt import EarlyInput
 from agentnb.engine.budget import Budgets
 from agentnb.engine.checkout import Checkouts
 from agentnb.engine.executor import Execution
 from agentnb.engine.peer import Peer
 from agentnb.engine.peers import Peers
+from agentnb.engine.pipes import EarlyInput
 from agentnb.engine.proc import children_of, send_signal
 from agentnb.engine.process import prepare_host
 from agentnb.engine.recorder import Recorder
