@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agentnb.engine.capture import SPILL_AFTER_S, Drain, Output
 from agentnb.engine.limits import LimitWatch, Sample
 from agentnb.engine.pipes import EarlyInput, ReportReader, Stdin
-from agentnb.engine.process import LISTEN_AFTER_S, Child, Exit, Extra, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd, nothing
+from agentnb.engine.process import LISTEN_AFTER_S, Child, Exit, Extra, Limited, Spawner, SpawnerDied, StartFailed, close_all, memfd
 from agentnb.engine.sigint import interrupted
 from agentnb.engine.stop import Stop
 from agentnb.events import Json
@@ -247,18 +247,19 @@ class Attempt:
             self._plan.on_sample(sample)
 
     def _open_pipes(self, fds: list[int]) -> tuple[list[int], dict[str, str]]:
-        """Fill `fds` with the child's ends; return which numbers those after 0, 1 and 2 get, and the child's variables."""
+        """Fill `fds` with the child's ends; return which numbers they get there, and the child's variables."""
         plan, targets, env = self._plan, list[int](), dict(self._plan.env)
-        fds.append(self._open_stdin())
-        for name in ("stdout", "stderr"):
+        if plan.stdin is not None or plan.stdin_file is not None:
+            fds.append(self._open_stdin())
+            targets.append(0)
+        for target, name in ((1, "stdout"), (2, "stderr")):
             tapped = plan.parsing is not None and name == "stdout"
             if tapped or plan.capture in (name, "both", "structured"):
                 ours, theirs = os.pipe2(os.O_CLOEXEC)
                 stream = plan.parsing.tap if tapped and plan.parsing is not None else self._out.streams[name]
                 self._drains.append(Drain(self._loop, ours, stream, self._on_trouble))
                 fds.append(theirs)
-            else:
-                fds.append(nothing())
+                targets.append(target)
         if plan.on_report is not None:
             ours, theirs = self._open_channel() if plan.answers else os.pipe2(os.O_CLOEXEC)
             self._channel = ReportReader(self._loop, ours, plan.on_report)
@@ -287,8 +288,8 @@ class Attempt:
             self._answers.write(data)
 
     def _open_stdin(self) -> int:
-        if self._plan.stdin is None:
-            return os.open(self._plan.stdin_file, os.O_RDONLY | os.O_CLOEXEC) if self._plan.stdin_file else nothing()
+        if self._plan.stdin is None and self._plan.stdin_file is not None:
+            return os.open(self._plan.stdin_file, os.O_RDONLY | os.O_CLOEXEC)
         text = self._plan.stdin.encode("utf-8", "surrogateescape") if isinstance(self._plan.stdin, str) else None
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self.stdin = Stdin(self._loop, ours)

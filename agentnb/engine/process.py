@@ -173,7 +173,6 @@ class Spawner:
         self._buffer = bytearray(1 << 20)
         self._writing = False
         self.owed = 0
-        nothing()
         self._waiting: list[tuple[bytes, Sequence[int]]] = []
         self.alive = True
         loop.add_reader(self._sock, self._readable)
@@ -197,7 +196,9 @@ class Spawner:
         on_change: Callable[[Child], None],
         limited: Limited = _UNLIMITED,
     ) -> Child:
-        """Ask for a command; `fds` become its 0, 1, 2 and `targets`, and are closed here in every case. `forget` has to follow.
+        """Ask for a command; `fds` become its `targets`, and are closed here in every case. `forget` has to follow.
+
+        Of its 0, 1 and 2 those that are no targets are the null device.
 
         Raises SpawnerDied when nobody can start it.
         """
@@ -449,18 +450,7 @@ def memfd(data: bytes) -> int:
     return fd
 
 
-_nothing: list[int] = []
-
-
-def nothing() -> int:
-    """A descriptor of the null device, for reading and writing, which stays open: nearly every command gets it as its stdin."""
-    if not _nothing:
-        _nothing.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-    return _nothing[0]
-
-
 def close_all(fds: Sequence[int]) -> None:
-    """Close them, but for the null device."""
+    """Close them."""
     for fd in fds:
-        if fd not in _nothing:
-            os.close(fd)
+        os.close(fd)

@@ -21,7 +21,7 @@ from agentnb.engine.attempt import CHANNEL_FD, PAYLOAD_FD
 from agentnb.engine.outcome import Outcome
 from agentnb.engine.pipes import ReportReader
 from agentnb.engine.proc import is_live
-from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, memfd, nothing
+from agentnb.engine.process import Child, Exit, Spawner, SpawnerDied, memfd
 from agentnb.engine.stop import Stop
 from agentnb.engine.work import ServicePlan
 from agentnb.events import Json
@@ -86,7 +86,7 @@ class Service:
             os.close(payload)
             raise
         self._channel = ReportReader(asyncio.get_running_loop(), ours, self._take)
-        return [nothing(), nothing(), nothing(), theirs, payload]
+        return [theirs, payload]
 
     def _changed(self, child: Child) -> None:
         if child.exit is not None:

@@ -12,8 +12,8 @@ Packets on descriptor 3 (SOCK_SEQPACKET) hold marshalled tuples; a packet too bi
 
     in   ("env", env_id, {name: value})                      ("drop_env", env_id)
          ("spawn", key, argv, cwd, env_id, overrides, fd_targets, flags, nofile, joins, keys to forget)
-             + descriptors, to be the child's 0, 1, 2 and fd_targets; flags: see sampler.py; nofile: RLIMIT_NOFILE or 0;
-             joins: cgroup.procs files of the groups that the child shall be a member of
+             + descriptors, to be the child's fd_targets (0, 1 and 2 are the null device if they are not among them); flags: see
+             sampler.py; nofile: RLIMIT_NOFILE or 0; joins: cgroup.procs files of the groups that the child shall be a member of
          ("signal", key, signo, tag)  ("tree", key, tag)  ("forget", keys)
     out  a list of
          ("spawned", key, pid, monotonic)                    ("failed", key, errno, what, path)
@@ -90,7 +90,7 @@ class Spawner:
         self.mains: dict[int, int] = {}  # pid -> key, of commands that have not been reaped
         self.keys: dict[int, tuple[int, str | None]] = {}  # key -> (pid of the command, run id or None)
         self.adopted: dict[int, int | None] = {}  # pid -> key, of orphans that belong to a run
-        self.behind = self.ended = False
+        self.behind = False
         self.latest: int | None = None  # key of the orphan that was adopted last
         self.nobodys: dict[int, set[int]] = {}  # pid -> keys of the runs that it may have come from, of the others
         self.told: dict[int, set[int]] = {}  # key -> pids that were sent SIGTERM
@@ -152,8 +152,7 @@ class Spawner:
             variables = env, own = self.env(env_id), Environment(overrides)
             what, path = "program", argv[0]
             if not path.startswith("/"):
-                search = own.variables.get(b"PATH", env.variables.get(b"PATH"))
-                path = find_program(path, {} if search is None else {"PATH": os.fsdecode(search)}, cwd)
+                path = find_program(path, own.variables if "PATH" in own.variables else env.variables, cwd)
             self.mark(key)
             with Joined(joins):
                 pid = start(path, argv, variables, fds, targets)
@@ -365,37 +364,40 @@ class Spawner:
     def serve(self) -> None:
         """Serve until the supervisor is gone, then end all that is left."""
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= LAST_TARGET:
+        while (fd := os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)) <= LAST_TARGET:
             pass  # a received descriptor must not have a number that a child's is to get: starting.py would overwrite it
         os.close(fd)
-        _signal.signal(SIGCHLD, self.note_end)
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLIN)
         poll.register(wake_r, select.POLLIN)
-        open_, more = True, False
+        open_ = True
         while open_:
             received = self.receive()
             open_ = received is not False
-            reaps = more or self.ended
-            if reaps:
-                self.ended = False  # before the look: who ends from here on is noted again
-                more = self.reap()
-                if more is not self.behind:
-                    self.hurry(on=more)
+            before = len(self.out)
+            more = self.reap()
+            if more is not self.behind:
+                self.hurry(on=more)
             if self.trees and not more and time.monotonic() >= self.next_sample:
                 self.sample()
-            if reaps or received is None or len(self.out) >= GATHERED:  # else there is more to do, and one answer will do for it
+            if received is None or len(self.out) > before or before >= GATHERED:  # else there is more to do, and one answer will do
                 open_ = self.flush() and open_
-            if received is None and not more and not self.ended:
-                for fd, _ in poll.poll(self.until_sample()):
-                    if fd == wake_r:  # a signal that was noted after the last look is here as well
-                        os.read(wake_r, 4096)
+            if received is None and not more:
+                self.sleep(poll, wake_r)
         self.end_all()
 
-    def note_end(self, *_: object) -> None:
-        """A process has ended (the handler of SIGCHLD)."""
-        self.ended = True
+    def sleep(self, poll: select.poll, wake_r: int) -> None:
+        """Wait until there is something to do. Only here a signal tells of the end of a child: at other times it would only interrupt."""
+        _signal.signal(SIGCHLD, _nothing)
+        try:
+            if self.reap() or self.out:  # it ended before that
+                return
+            for fd, _ in poll.poll(self.until_sample()):
+                if fd == wake_r:
+                    os.read(wake_r, 4096)
+        finally:
+            _signal.signal(SIGCHLD, _signal.SIG_DFL)
 
     def until_sample(self) -> int | None:
         """Milliseconds to wait at most; None when nothing is to be sampled."""
@@ -488,10 +490,14 @@ class Spawner:
             signo, before = SIGKILL, found
 
 
+def _nothing(*_: object) -> None:
+    """The handler of signals that shall be heard of, or not be ignored, and no more."""
+
+
 if __name__ == "__main__":
     os.set_inheritable(SOCKET_FD, False)  # noqa: FBT003 - a command that held it would hide this process's end
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
     for signo in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(signo, lambda *_: None)  # a command would inherit that it is ignored
+        _signal.signal(signo, _nothing)  # a command would inherit that it is ignored
     Spawner(_socket.socket(fileno=SOCKET_FD), int(sys.argv[1])).serve()

@@ -33,46 +33,54 @@ _CLOSE_FDS, _RESTORE_SIGNALS, _NEW_SESSION, _VFORK = False, True, True, True
 
 
 class Environment:
-    """Variables as the system takes them."""
+    """Variables, also as the system takes them."""
 
     __slots__ = ("lines", "variables")
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         """Raises ValueError, TypeError for what cannot be in an environment."""
-        self.variables = _encoded(variables)
-        self.lines = [name + b"=" + value for name, value in self.variables.items()]
+        self.variables = variables
+        self.lines = _lines(variables)
 
     def plus(self, own: Environment) -> list[bytes]:
         """The lines of these variables, with `own` laid over them."""
-        if self.variables.keys().isdisjoint(own.variables):
+        if self.variables.keys().isdisjoint(own.variables):  # in this order: what it is asked about is gone through
             return self.lines + own.lines
-        return [name + b"=" + value for name, value in (self.variables | own.variables).items()]
+        return _lines({**self.variables, **own.variables})
 
 
-def _encoded(variables: Mapping[str, str]) -> dict[bytes, bytes]:
-    found = {}
-    for name, value in variables.items():
-        key, data = str.encode(name, errors="surrogateescape"), str.encode(value, errors="surrogateescape")
-        if not key or b"=" in key[1:]:
-            raise ValueError(f"illegal environment variable name {name!r}")
-        if b"\0" in key or b"\0" in data:
-            raise ValueError(f"embedded null byte in the environment variable {name!r}")
-        found[key] = data
-    return found
+def _lines(variables: Mapping[str, str]) -> list[bytes]:
+    if not variables:
+        return []
+    lines = "\0".join(map("=".join, variables.items())).encode(errors="surrogateescape").split(b"\0")
+    if len(lines) != len(variables) or "" in variables or "=" in "".join(variables):
+        for name, value in variables.items():
+            if not name or "=" in name[1:]:
+                raise ValueError(f"illegal environment variable name {name!r}")
+            if "\0" in name or "\0" in value:
+                raise ValueError(f"embedded null byte in the environment variable {name!r}")
+    return lines
 
 
 def start(path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], fds: Sequence[int], targets: Sequence[int]) -> int:
     """Start the program at `path` and return its pid.
 
-    `variables`: those of an environment, and others that are laid over them. `fds` become its 0, 1, 2 and `targets`, and no descriptor
-    may have such a number yet. A text file without an interpreter line is given to sh, as execvp would.
-    Raises OSError when it cannot be started, ValueError and TypeError for words that no program can be given.
+    `variables`: those of an environment, and others that are laid over them. `fds` become its `targets`, and no descriptor may have such
+    a number yet, but for 0, 1 and 2: these are the null device where they are no targets. A text file without an interpreter line is
+    given to sh, as execvp would. Raises OSError when it cannot be started, ValueError and TypeError for words that no program can be given.
     """
     if not argv:
         raise ValueError("a program has a name")
-    by = _by_posix_spawn if targets or fork_exec is None else _by_fork_exec
+    standard = [nothing()] * 3
+    more: list[tuple[int, int]] = []
+    for fd, target in zip(fds, targets, strict=True):
+        if target < len(standard):
+            standard[target] = fd
+        else:
+            more.append((fd, target))
+    by = _by_posix_spawn if more or fork_exec is None else _by_fork_exec
     try:
-        return by(path, argv, variables, fds, targets)
+        return by(path, argv, variables, standard, more)
     except OSError as error:
         if error.errno in _NO_FILES:  # of which this one needs none
             by = _by_posix_spawn
@@ -80,24 +88,34 @@ def start(path: str, argv: tuple[str, ...], variables: tuple[Environment, Enviro
             path, argv = "/bin/sh", ("sh", path, *argv[1:])
         else:
             raise
-    return by(path, argv, variables, fds, targets)
+    return by(path, argv, variables, standard, more)
+
+
+_nothing: list[int] = []
+
+
+def nothing() -> int:
+    """A descriptor of the null device, for reading and writing, which stays open: nearly every command gets it as its stdin."""
+    if not _nothing:
+        _nothing.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+    return _nothing[0]
 
 
 def _by_posix_spawn(
-    path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], fds: Sequence[int], targets: Sequence[int]
+    path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], standard: list[int], more: list[tuple[int, int]]
 ) -> int:
     env, own = variables
-    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, (0, 1, 2, *targets), strict=True)]
-    together = env.variables | own.variables
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in (*zip(standard, (0, 1, 2), strict=True), *more)]
+    together = {**env.variables, **own.variables}
     return os.posix_spawn(path, argv, together, file_actions=actions, setsid=True, setsigdef=DEFAULTED, setsigmask=())
 
 
 def _by_fork_exec(
-    path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], fds: Sequence[int], _: Sequence[int]
+    path: str, argv: tuple[str, ...], variables: tuple[Environment, Environment], standard: list[int], _: list[tuple[int, int]]
 ) -> int:
     """The same; the caller ignores no signal of DEFAULTED but the first two, and blocks none."""
     env, own = variables
-    stdin, stdout, stderr = fds
+    stdin, stdout, stderr = standard
     reader, writer = os.pipe2(os.O_CLOEXEC)  # closed by the program's start, or told before why there is none
     try:
         try:

@@ -28,10 +28,10 @@ ARTIFACT_COLUMNS = (
 SESSION_CHANGES = ("status", "ended_at")
 SESSION_COLUMNS = ("id", "name", "created_at", "tags", "owner", "schema_version", *SESSION_CHANGES)
 
-_COPIED_FROM_RUN = (
+_COPIED_FROM_RUN = frozenset({
     "id", "session_id", "group_id", "name", "runtime_kind", "timeout_s", "parent_run_id", "cache_key", "trace_id",
     "replay_of", "reused_from", "resumed_from",
-)  # fmt: skip
+})  # fmt: skip
 #: What of a step's end has columns of its own.
 _PARTS_OF = {
     "error": (("kind", "error_kind"),),
@@ -39,9 +39,7 @@ _PARTS_OF = {
     "tokens": (("input", "input_tokens"), ("output", "output_tokens")),
     "output": (),
 }
-_USAGE = ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")
-_STREAMS = ("stdout", "stderr")
-_TARGET = ("target_kind", "command", "input")
+_USAGE = (("cpu_time", "cpu_s"), *((name, name) for name in ("peak_memory_bytes", "disk_read_bytes", "disk_write_bytes", "processes")))
 _TOTALS = tuple(f.name for f in fields(ev.UsageReported) if f.name not in {"run_id", "at"})
 _AS_COLUMNS = {"at", "run_id", "step_id", "session_id"}
 
@@ -115,10 +113,6 @@ def _laid(end: Row, name: str, value: Any) -> str:
     return f',"{name}":{text}'
 
 
-def _without_text(kept: Any) -> Any:
-    return {name: value for name, value in kept.items() if name != "text"} if isinstance(kept, dict) else kept
-
-
 def _recorded(fold: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     def take(self: Fold, event: ev.Message) -> None:
         fold(self, event)
@@ -180,13 +174,14 @@ class Fold:
         cls = type(event)
         names, get = _FORMS[cls]
         data = {name: value for name, value in zip(names, get(event), strict=True) if value is not None}
-        run_id = event.run.get("id") if cls is ev.RunQueued else getattr(event, "run_id", None)
         session_id = event.session.get("id") if cls is ev.SessionStarted else getattr(event, "session_id", None)
-        if cls is ev.RunFinished:  # the text of its output lives in the logs table, once
-            data.update([(name, _without_text(data[name])) for name in _STREAMS if name in data])
+        self._log(event, getattr(event, "run_id", None), dumps_fields(data), session_id, getattr(event, "step_id", None))
+
+    def _log(self, event: Any, run_id: str | None, text: str, session_id: str | None = None, step_id: str | None = None) -> None:
+        """Write down that it happened, with `text` for what has no column. A run's session is looked up."""
         if session_id is None and run_id in self._known:
             session_id = self._known[run_id][1]
-        self.log.append((event.at, event.type, session_id, run_id, getattr(event, "step_id", None), dumps_fields(data)))
+        self.log.append((event.at, event.type, session_id, run_id, step_id, text))
 
     def _live(self, run_id: str) -> bool:
         return run_id in self._known and self._known[run_id][0] in _MOVES
@@ -198,13 +193,15 @@ class Fold:
         return self.new_runs.get(run_id) or self.runs.setdefault(run_id, {})
 
     def _move(self, run_id: str, status: str) -> Row | None:
+        """The same, and its status is `status` now; None when it may not become that."""
         old, session = self._known.get(run_id, ("", None))
         if status not in _MOVES.get(old, ()):
             return None
-        row = self._run(run_id)
-        if row is not None:
-            row["status"] = status
-            self._known[run_id] = (status, session)
+        row = self.new_runs.get(run_id)
+        if row is None:
+            row = self.runs.setdefault(run_id, {})
+        row["status"] = status
+        self._known[run_id] = (status, session)
         return row
 
     def _session_started(self, event: ev.SessionStarted) -> None:
@@ -232,22 +229,26 @@ class Fold:
 
     def _run_queued(self, event: ev.RunQueued) -> None:
         run, run_id = event.run, event.run.get("id")
-        if not isinstance(run_id, str) or run_id in self._known:
-            return
-        target = _mapping(run.get("target"))
-        row: Row = {name: value for name in _COPIED_FROM_RUN if (value := run.get(name)) is not None}
-        row.update(
-            status="pending", owner=self._owner, created_at=stamp(run.get("created_at"), event.at), target=dumps(target),
-            params=_object(run.get("params")), tags=_object(run.get("tags")), schema_version=run.get("schema_version", 1),
-        )  # fmt: skip
-        given = target.get("kind"), target.get("display"), _json(run.get("input"))
-        row.update([(name, value) for name, value in zip(_TARGET, given, strict=True) if value is not None])
-        self.new_runs[run_id] = row
-        self._known[run_id] = ("pending", run.get("session_id"))
+        if isinstance(run_id, str) and run_id not in self._known:
+            target = _mapping(run.get("target"))
+            row: Row = {name: value for name, value in run.items() if name in _COPIED_FROM_RUN and value is not None}
+            row.update(
+                status="pending", owner=self._owner, created_at=stamp(run.get("created_at"), event.at), target=dumps(target),
+                params=_object(run.get("params")), tags=_object(run.get("tags")), schema_version=run.get("schema_version", 1),
+            )  # fmt: skip
+            for column, value in ("target_kind", target.get("kind")), ("command", target.get("display")), ("input", _json(run.get("input"))):
+                if value is not None:
+                    row[column] = value
+            self.new_runs[run_id] = row
+            self._known[run_id] = ("pending", run.get("session_id"))
+        self._log(event, run_id, dumps_fields({"run": run}))
 
     def _run_started(self, event: ev.RunStarted) -> None:
         if (row := self._move(event.run_id, "running")) is not None:
-            row.update(started_at=event.at, handle=event.handle or None, attempts=1)
+            row["started_at"], row["attempts"] = event.at, 1
+            if event.handle:
+                row["handle"] = event.handle
+        self._log(event, event.run_id, dumps_fields({"handle": event.handle}))
 
     def _run_retrying(self, event: ev.RunRetrying) -> None:
         if (row := self._run(event.run_id)) is not None:
@@ -260,28 +261,45 @@ class Fold:
                     row[name] = value
 
     def _run_finished(self, event: ev.RunFinished) -> None:
+        end: Row = {"status": event.status}
+        if event.exit_code is not None:
+            end["exit_code"] = event.exit_code
+        if event.signal is not None:
+            end["signal"] = event.signal
+        if event.run_s is not None:
+            end["run_s"] = event.run_s
+        rest = end | {"attempts": event.attempts}
+        for stream, kept in ("stdout", event.stdout), ("stderr", event.stderr):
+            if kept is not None:  # the text lives in the logs table, once
+                rest[stream] = {name: value for name, value in kept.items() if name != "text"} if isinstance(kept, dict) else kept
+        text = dumps_fields(rest)[:-1]
+        for name, value in ("error", event.error), ("output", event.output), ("usage", event.usage), ("detail", event.detail):
+            if value is not None:
+                end[name] = part = dumps(value)
+                text += f',"{name}":{part}'
         row = None if event.status in _MOVES else self._move(event.run_id, event.status)
-        if row is None:
-            return
+        if row is not None:
+            self._lay_end(row, event, end)
+        self._log(event, event.run_id, text + "}")
+
+    def _lay_end(self, row: Row, event: ev.RunFinished, end: Row) -> None:
+        """Lay a run's end over its row; `end`: what of it stands there as it is."""
         self.ended.append(event.run_id)
+        row.update(end)
         row["finished_at"] = event.at
-        for name in ("exit_code", "signal", "run_s"):
-            if (value := getattr(event, name)) is not None:
-                row[name] = value
-        if event.error is not None:
-            row.update(error=dumps(event.error), error_kind=_mapping(event.error).get("kind"))
-        if event.output is not None:
-            row["output"] = dumps(event.output)
-        if event.detail:
-            row.update(detail=dumps(event.detail), reason=_mapping(event.detail).get("reason"))
-        if event.usage is not None:
-            usage = _mapping(event.usage)
-            row.update(usage=dumps(event.usage), cpu_s=usage.get("cpu_time"))
-            row.update([(name, usage.get(name)) for name in _USAGE])
         if event.attempts:
             row["attempts"] = event.attempts
-        for stream in _STREAMS:
-            self._output(row, event.run_id, stream, getattr(event, stream))
+        if isinstance(event.error, dict):
+            row["error_kind"] = event.error.get("kind")
+        if event.detail:
+            row["reason"] = _mapping(event.detail).get("reason")
+        else:
+            row.pop("detail", None)
+        if isinstance(event.usage, dict):
+            for name, column in _USAGE:
+                row[column] = event.usage.get(name)
+        self._output(row, event.run_id, "stdout", event.stdout)
+        self._output(row, event.run_id, "stderr", event.stderr)
 
     def _output(self, row: Row, run_id: str, stream: str, kept: Any) -> None:
         if not isinstance(kept, dict):
@@ -370,8 +388,8 @@ class Fold:
     _TAKES: ClassVar[dict[type[ev.Message], Callable[[Any, Any], None]]] = {
         ev.SessionStarted: _recorded(_session_started),
         ev.SessionEnded: _recorded(_session_ended),
-        ev.RunQueued: _recorded(_run_queued),
-        ev.RunStarted: _recorded(_run_started),
+        ev.RunQueued: _run_queued,
+        ev.RunStarted: _run_started,
         ev.RunRetrying: _recorded(_run_retrying),
         ev.StepStarted: _step_started,
         ev.StepFinished: _step_finished,
@@ -380,5 +398,5 @@ class Fold:
         ev.UsageReported: _recorded(_usage_reported),
         ev.BudgetCrossed: _recorded(_nothing),
         ev.WorkspaceChanged: _recorded(_workspace_changed),
-        ev.RunFinished: _recorded(_run_finished),
+        ev.RunFinished: _run_finished,
     }

@@ -50,8 +50,7 @@ async def start(spawner: Spawner, argv: list[str], **changes: Any) -> tuple[Any,
         if child.exit is not None:
             done.set_result(child.exit)
 
-    null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
-    plain = {"cwd": "/", "env_id": 1, "env": {}, "fds": null, "targets": [], "on_change": on_change}
+    plain = {"cwd": "/", "env_id": 1, "env": {}, "fds": [], "targets": [], "on_change": on_change}
     child = spawner.start(argv, **(plain | changes))
     await begun
     if child.failure is not None:
@@ -408,7 +407,7 @@ def test_what_one_command_makes_of_its_news_is_no_trouble_of_the_others() -> Non
             raise RuntimeError(f"of {child.key}")
 
         null = os.open(os.devnull, os.O_RDWR)
-        bad = [spawner.start(["true"], "/", 1, {}, [os.dup(null) for _ in range(3)], [], fail) for _ in range(5)]
+        bad = [spawner.start(["true"], "/", 1, {}, [os.dup(null) for _ in range(3)], [0, 1, 2], fail) for _ in range(5)]
         good = [await start(spawner, ["true"]) for _ in range(5)]
         assert [(await done).exit_code for _, done in good] == [0] * 5
         await until(lambda: len(faults) == 10)  # of their starts, and of their ends

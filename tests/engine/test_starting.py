@@ -26,16 +26,17 @@ Start = Callable[..., tuple[int, str]]
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Start something, wait for it, and return its wait status and what it printed on stdout."""
     monkeypatch.setattr(starting, "fork_exec", request.param)
+    monkeypatch.setattr(starting, "_nothing", [])
+    null = starting.nothing()
+    request.addfinalizer(lambda: os.close(null))
 
     def run(path: str, *argv: str, env: Environment = NOTHING, own: Environment = NOTHING) -> tuple[int, str]:
         before = sorted(os.listdir("/proc/self/fd"))
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            pid = start(path, argv, (env, own), [null, writer, null], ())
+            pid = start(path, argv, (env, own), [writer], [1])
         finally:
-            for fd in (writer, null):
-                os.close(fd)
+            os.close(writer)
             if sys.exc_info()[0] is not None:
                 os.close(reader)
                 assert sorted(os.listdir("/proc/self/fd")) == before
