@@ -44,7 +44,7 @@ def _words(value: object) -> tuple[str, ...]:
         raise ConfigError(f"argv: {value!r} is one text; write a list, {shlex.split(value)!r}, or use nb.Shell for a shell line")
     if not isinstance(value, Sequence) or not value:
         raise ConfigError(f"argv: {value!r} is empty; write the program and its arguments as a list, such as ['ls', '-l']")
-    words = tuple(str(word) if isinstance(word, str | Path | int | float) and not isinstance(word, bool) else word for word in value)
+    words = tuple([str(word) if isinstance(word, str | Path | int | float) and not isinstance(word, bool) else word for word in value])
     for word in words:
         if not isinstance(word, str) or "\0" in word:
             raise ConfigError(f"argv: {word!r} is no usable argument; each must be text without NUL characters")

@@ -15,6 +15,7 @@ from agentnb.events import Json, Message, from_wire
 _exact = exactly(allow_nan=True)
 _encode = fast_or(lambda data: " " + _exact(data))
 
+_OBJECTS = {dict}
 #: A frame larger than this is no frame of ours.
 MAX_FRAME = 1 << 30
 
@@ -74,6 +75,6 @@ class Decoder:
             messages: Any = json.loads(body) if body[:1] == b" " else loads(body)
         except (ValueError, RecursionError) as bad:
             raise ProtocolError(f"a frame holds no JSON: {bad}") from None
-        if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
+        if not isinstance(messages, list) or not set(map(type, messages)) <= _OBJECTS:
             raise ProtocolError("a frame holds no array of objects")
         return messages

@@ -84,10 +84,11 @@ def compile_work(
     params: Mapping[str, Any],
     run_id: str,
     known: Known | None = None,
+    secrets: list[str] | None = None,
 ) -> Work:
     """The Work of one run: `given` at the launch wins over what the spec says, that over the session's `defaults`.
 
-    `known`: workspaces that were looked at for the same launch.
+    `known`: workspaces that were looked at for the same launch. `secrets`: what `secrets_of` these gave, if that was asked before.
     Raises ConfigError, InvalidLimits or RuntimeUnavailable for what cannot work here.
     """
     defaults = defaults or _NO_DEFAULTS
@@ -101,7 +102,7 @@ def compile_work(
         "cwd": cwd,
         "env_id": env_id,
         "env": _environment(config.env),
-        "secrets": secrets_of(spec, given, defaults),
+        "secrets": secrets_of(spec, given, defaults) if secrets is None else list(secrets),
         "capture": (config.capture or Capture.BOTH).value,
         "grace_s": DEFAULT_GRACE_S if config.grace is None else config.grace,
         "expected_exit_code": 0,
@@ -283,16 +284,19 @@ def _folder(given: str | Path | None) -> str:
 
 def _check_texts(work: Work) -> None:
     """What a process is given has to have bytes; what came from the system (surrogateescape) has."""
-    texts = [("the command", word) for word in work["argv"]] + [(f"env[{name!r}]", value) for name, value in work["env"].items()]
-    texts += [("stdin", stdin)] if isinstance(stdin := work.get("stdin"), str) else []
-    for what, text in texts:
-        check_text(what, text)
+    for word in work["argv"]:
+        check_text("the command", word)
+    for name, value in work["env"].items():
+        check_text(f"env[{name!r}]", value)
+    if isinstance(stdin := work.get("stdin"), str):
+        check_text("stdin", stdin)
 
 
 def check_text(what: str, text: str) -> None:
     """Raise ConfigError for half a character, which no process can be given."""
     try:
-        text.encode("utf-8", "surrogateescape")
+        if not text.isascii():
+            text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as bad:
         half = text[bad.start : bad.end]
         raise ConfigError(f"{what}: it contains {half!r}, a half of a surrogate pair, which has no bytes; remove it") from None

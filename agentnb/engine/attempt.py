@@ -105,7 +105,7 @@ class Attempt:
         self._drains: list[Drain] = []
         self._channel: ReportReader | None = None
         self._linger: asyncio.TimerHandle | None = None
-        self._overdue = self._leaving = False
+        self._overdue = self._leaving = self._is_drained = False
         self.stdin: Stdin | None = None
         self._answers: Stdin | None = None
 
@@ -202,7 +202,8 @@ class Attempt:
             self._timers.clear()
             if self._linger is not None:
                 self._linger.cancel()
-            await self._drained()
+            if not self._is_drained:
+                await self._drained()
             if child is not None:
                 self._spawner.forget(child)
 
@@ -363,7 +364,7 @@ class Attempt:
         if pending and ended is not None:
             await asyncio.wait(pending, timeout=HELD_PIPE_S)
             await self._wait_for_disk()
-        lost = 0
+        self._is_drained, lost = True, 0
         for drain in self._drains:
             lost += drain.stop()
         self._drains.clear()

@@ -50,6 +50,7 @@ class Execution:
         self.work = work
         self.run_id: str = run["id"]
         self.host = host
+        self.emit: Callable[[Message], None] = host.emit
         self.folder = host.store.run_path(self.run_id)
         self._stop: Stop | None = None
         self._current: Attempt | None = None
@@ -187,10 +188,6 @@ class Execution:
     def tell(self, message: Message) -> None:
         """Send a signal to the client that launched it."""
         self.host.tell(message)
-
-    def emit(self, event: Message) -> None:
-        """Record an event of this run."""
-        self.host.emit(event)
 
     def masked(self, data: Any) -> Any:
         """JSON data, or None, without this run's secrets."""

@@ -383,17 +383,20 @@ class Supervisor:
     # --- events
 
     def _publish(self, batch: list[Message]) -> None:
-        ended = {event.run_id for event in batch if isinstance(event, RunFinished)}
+        ended = {event.run_id for event in batch if type(event) is RunFinished}
         over = ended if len(ended) >= FLOOD else ()
-        wanted = [
-            event
-            for event in batch
-            if (type(event) not in _DETAILS or (self.watching and self._watched(event)))
-            and not (over and type(event) is RunStarted and event.run_id in over)  # a flood of short runs: the end says when each began
-        ]
+        wanted: list[Message] = []
+        for event in batch:
+            kind = type(event)
+            if kind is RunStarted:
+                if over and event.run_id in over:  # type: ignore[attr-defined]  # a flood of short runs: the end says when each began
+                    continue
+            elif kind in _DETAILS and not (self.watching and self._watched(event)):
+                continue
+            wanted.append(event)
         if wanted:
             self.peers.send(wanted)
-        for run_id in ended:
+        for run_id in ended if self.watching else ():
             self.watching.drop(run_id)
 
     def _watched(self, event: Any) -> bool:

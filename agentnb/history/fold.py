@@ -127,8 +127,8 @@ class Fold:
     `new_runs` are whole rows; `runs` are changes, by id, of runs that were there before. `steps` (and `sessions`) are whole rows to
     insert, or to lay over a live one; `step_ends` (and `session_ends`) are changes of live ones that began in an earlier batch and
     go in first. `used_before` and `used_after` are what steps that had ended before the batch, or in it, turned out to use.
-    `log` is the events table's rows; `ended` are the runs that ended. A column that a change does not name, or names as None, stays
-    what it is: none goes back to NULL.
+    `log` is the events table's rows; `ended` are the runs that ended. A column that a change does not name stays what it is: none goes
+    back to NULL, so that rows and changes of runs and steps name no column as None.
     """
 
     def __init__(self, known: Known, owner: str | None) -> None:
@@ -236,9 +236,12 @@ class Fold:
                 status="pending", owner=self._owner, created_at=stamp(run.get("created_at"), event.at), target=dumps(target),
                 params=_object(run.get("params")), tags=_object(run.get("tags")), schema_version=run.get("schema_version", 1),
             )  # fmt: skip
-            for column, value in ("target_kind", target.get("kind")), ("command", target.get("display")), ("input", _json(run.get("input"))):
-                if value is not None:
-                    row[column] = value
+            if (kind := target.get("kind")) is not None:
+                row["target_kind"] = kind
+            if (command := target.get("display")) is not None:
+                row["command"] = command
+            if (given := run.get("input")) is not None:
+                row["input"] = dumps(given)
             self.new_runs[run_id] = row
             self._known[run_id] = ("pending", run.get("session_id"))
         self._log(event, run_id, dumps_fields({"run": run}))
@@ -289,15 +292,16 @@ class Fold:
         row["finished_at"] = event.at
         if event.attempts:
             row["attempts"] = event.attempts
-        if isinstance(event.error, dict):
-            row["error_kind"] = event.error.get("kind")
-        if event.detail:
-            row["reason"] = _mapping(event.detail).get("reason")
-        else:
+        if (kind := _mapping(event.error).get("kind")) is not None:
+            row["error_kind"] = kind
+        if not event.detail:
             row.pop("detail", None)
-        if isinstance(event.usage, dict):
-            for name, column in _USAGE:
-                row[column] = event.usage.get(name)
+        elif (reason := _mapping(event.detail).get("reason")) is not None:
+            row["reason"] = reason
+        usage = _mapping(event.usage)
+        for name, column in _USAGE:
+            if (value := usage.get(name)) is not None:
+                row[column] = value
         self._output(row, event.run_id, "stdout", event.stdout)
         self._output(row, event.run_id, "stderr", event.stderr)
 
@@ -377,7 +381,8 @@ class Fold:
 
     def _workspace_changed(self, event: ev.WorkspaceChanged) -> None:
         if (row := self._run(event.run_id)) is not None:
-            row["workspace"] = _json(event.workspace)
+            if event.workspace is not None:
+                row["workspace"] = dumps(event.workspace)
             for name in ("files_changed", "insertions", "deletions"):
                 if (value := getattr(event, name)) is not None:
                     row[name] = value

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -87,7 +87,7 @@ def _insert_run(columns: tuple[str, ...]) -> str:
 
 @lru_cache(STATEMENTS)
 def _change_run(columns: tuple[str, ...]) -> str:
-    return f"UPDATE runs SET {' = ?, '.join(columns[:-1])} = ? WHERE id = ?"  # noqa: S608 - our own names
+    return f"UPDATE runs SET {' = ?, '.join(columns)} = ? WHERE id = ?"  # noqa: S608 - our own names
 
 
 @lru_cache(STATEMENTS)
@@ -97,21 +97,26 @@ def _insert_step(columns: tuple[str, ...]) -> str:
 
 @lru_cache(STATEMENTS)
 def _end_step(columns: tuple[str, ...]) -> str:
-    end = f"UPDATE steps SET {' = ?, '.join(columns[:-2])} = ?"  # noqa: S608 - our own names
+    end = f"UPDATE steps SET {' = ?, '.join(columns)} = ?"  # noqa: S608 - our own names
     return f"{end} WHERE run_id = ? AND id = ? AND status IN ('pending', 'running')"
 
 
-def _grouped(statement: Callable[[tuple[str, ...]], str], rows: Iterable[fold.Row]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    """Statements and their rows, in groups that give the same columns: to bind a NULL costs more than not to name its column."""
+def _grouped(
+    statement: Callable[[tuple[str, ...]], str], rows: Mapping[Any, fold.Row], key: Callable[[Any], tuple[Any, ...]] | None = None
+) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """Statements and their rows, in groups that name the same columns: to bind a NULL costs more than not to name its column.
+
+    `key`: what of a row's key is bound after its values; default nothing.
+    """
     groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row), []).append(tuple(row.values()))
-    for columns, values in groups.items():
-        yield statement(columns), values
-
-
-def _given(row: fold.Row) -> fold.Row:
-    return {name: value for name, value in row.items() if value is not None}
+    for name, row in rows.items():
+        columns, values = tuple(row), tuple(row.values())
+        if columns not in groups:
+            groups[columns] = []
+        groups[columns].append(values if key is None else values + key(name))
+    groups.pop((), None)  # nothing changed
+    for columns, found in groups.items():
+        yield statement(columns), found
 
 
 def _rows(rows: Iterable[fold.Row], columns: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -314,12 +319,12 @@ class Store:
             (_SESSION_END, _rows(batch.session_ends.values(), (*fold.SESSION_CHANGES, "id"))),
             (_SESSION_AGAIN, [(owner, session) for session in batch.sessions]),
             (_SESSION, _rows(batch.sessions.values(), fold.SESSION_COLUMNS)),
-            *_grouped(_insert_run, map(_given, batch.new_runs.values())),
-            *_grouped(_change_run, (given | {"id": run} for run, row in batch.runs.items() if (given := _given(row)))),
+            *_grouped(_insert_run, batch.new_runs),
+            *_grouped(_change_run, batch.runs, lambda run: (run,)),
             (_STEP_USED, _rows(batch.used_before, (*fold.STEP_USED, "run_id", "id"))),
-            *_grouped(_end_step, (end | {"run_id": run, "id": step} for (run, step), end in batch.step_ends.items())),
+            *_grouped(_end_step, batch.step_ends, lambda step: step),
             (_STEP_USED, _rows(batch.used_after, (*fold.STEP_USED, "run_id", "id"))),
-            *_grouped(_insert_step, batch.steps.values()),
+            *_grouped(_insert_step, batch.steps),
             (_ARTIFACT, _rows(batch.artifacts, fold.ARTIFACT_COLUMNS)),
             (_OUTPUT, batch.outputs),
         ):

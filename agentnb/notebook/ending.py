@@ -1,4 +1,4 @@
-"""The end of a run, as something to wait for: what a future would do, at a twentieth of its cost, since each launch makes one."""
+"""The end of a run, as something to wait for: what a future would do, at a twentieth of its cost, since each run is one."""
 
 from __future__ import annotations
 

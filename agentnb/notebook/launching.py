@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentnb import requests, wire
+from agentnb.agents.adapters import adapter_of
 from agentnb.agents.compile import compile_work, secrets_of, target_of
 from agentnb.agents.python import host
 from agentnb.agents.workspaces import Known
@@ -114,6 +115,7 @@ class Batch:
         self._session_id = session_id
         self._config = config
         self._defaults = defaults
+        self._configured = bool(config.model_fields_set or defaults.model_fields_set)
         self._tags = dict(tags)
         self._group = dict(group or {})
         self._parent = parent or current_run()
@@ -132,16 +134,20 @@ class Batch:
 
     def title(self, spec: AnySpec, name: str | None = None) -> str:
         """`name`, or the start of the command; without secrets."""
-        mask = self._mask(spec)
+        mask = self._mask(self._secrets(spec))
         return str(mask(name)) if name else short(spec.shown(mask))
 
-    def _mask(self, spec: AnySpec) -> Callable[[Any], Any]:
-        """What takes JSON data and gives it back without the secrets that a run of `spec` will have."""
-        if not (secrets := tuple(secrets_of(spec, self._config, self._defaults))):
-            return lambda data: data
-        if secrets not in self._maskers:
-            self._maskers[secrets] = Masker(secrets)
-        return self._maskers[secrets].clean_data
+    def _mask(self, secrets: list[str]) -> Callable[[Any], Any]:
+        """What takes JSON data and gives it back without these secrets."""
+        if not secrets:
+            return _as_it_is
+        if (known := tuple(secrets)) not in self._maskers:
+            self._maskers[known] = Masker(known)
+        return self._maskers[known].clean_data
+
+    def _secrets(self, spec: AnySpec) -> list[str]:
+        """What a run of `spec` will have of them."""
+        return secrets_of(spec, self._config, self._defaults)
 
     def add(
         self, spec: AnySpec, params: dict[str, Any], name: str | None = None, *, named: bool = True, resumed_from: str | None = None
@@ -165,11 +171,20 @@ class Batch:
         resumed_from: str | None = None,
         wanted: Wanted | None = None,
     ) -> None:
-        run_id, target, mask = new_id(), target_of(spec), self._mask(spec)
+        run_id, target, secrets = new_id(), target_of(spec), self._secrets(spec)
+        mask = self._mask(secrets)
         display = spec.shown(mask)
         if wanted is None or wanted.reused_from is None:
-            known = self._workspaces
-            work = compile_work(spec, self._config, defaults=self._defaults, env_id=self._env_id, params=params, run_id=run_id, known=known)
+            work = compile_work(
+                spec,
+                self._config,
+                defaults=self._defaults,
+                env_id=self._env_id,
+                params=params,
+                run_id=run_id,
+                known=self._workspaces,
+                secrets=secrets,
+            )
         else:
             work = no_work()
         run: Json = {
@@ -203,13 +218,13 @@ class Batch:
             check_detached(work["kind"])
             run["detached"] = True
         if (recorded := work.pop("record", None)) is not None:
-            lay_in(run, self._mask(spec)(recorded), named=named)
+            lay_in(run, self._mask(self._secrets(spec))(recorded), named=named)
         kind = RemoteRun if self._detach else LiveRun
         hosted = _maker(spec, params, run["id"], self._session) if work["kind"] == "hosted" and isinstance(spec, Python) else None
         live = kind(self._client, self._store, run, grace_s=work["grace_s"], hosted=hosted)
         self._listeners.append(live)
-        origin = None if self._session is None else Origin(self._session, spec, self._config)
-        self._handles.append(RunHandle(live, self._store, run, origin))
+        origin = Origin(self._session, spec, self._config) if self._session is not None and adapter_of(spec).features.reply else None
+        self._handles.append(RunHandle(live, self._store, run, origin))  # without one it keeps little: there may be very many
         if hosted is not None:
             work["pid"] = os.getpid()
         self._launches.append(requests.Launch(run, work | self._group))
@@ -219,7 +234,7 @@ class Batch:
         found: Json = {"cwd": work["cwd"]} if work["kind"] == "process" else {}
         if wanted is not None and wanted.folder is not None:
             found["cwd"] = wanted.folder
-        if self._config.model_fields_set or self._defaults.model_fields_set or isinstance(spec, Python):
+        if self._configured or isinstance(spec, Python):
             from agentnb.agents.again import call_of, written
 
             if self._written is None:
@@ -278,6 +293,10 @@ class Batch:
         for live in self._listeners[sent:]:
             self._client.ignore(live.id)
             live.on_event(RunFinished(live.id, "failed", error={"kind": "invalid_config", "message": str(bad)}))
+
+
+def _as_it_is(data: Any) -> Any:
+    return data
 
 
 def _reuse(root: Path, given: ExecutionConfig, defaults: ExecutionConfig) -> Reuse:

@@ -47,8 +47,8 @@ _TAIL_CHARS = 16 * 1024
 _versions = itertools.count(1)
 
 
-class LiveRun:
-    """One run's state. `ended` is resolved at its end; `version` rises with each change; `final` is its last event.
+class LiveRun(End):
+    """One run's state; it can be waited for. `version` rises with each change; `final` is its last event.
 
     `detached`: its supervisor goes on without this process.
     """
@@ -57,18 +57,18 @@ class LiveRun:
 
     __slots__ = (
         "_attempt", "_cancelling", "_final_tail", "_hosted", "_load", "_notes", "_observer", "_root", "_run", "_started", "_steps", "_tail",
-        "_tail_chars", "_usage", "_waits", "_watchers", "client", "ended", "final", "grace_s", "id", "name", "status",
+        "_tail_chars", "_usage", "_waits", "_watchers", "client", "final", "grace_s", "id", "name", "status",
         "tail_seq", "version",
     )  # fmt: skip
 
     def __init__(self, client: Client, root: Path, run: Json, *, grace_s: float, hosted: Make | None = None) -> None:
         """`run`: as in requests.Launch; `root`: the store's folder; `hosted`: makes the coroutine of a run that lives in this process."""
+        super().__init__()
         self.id: str = run["id"]
         self.name: str = run["name"]
         self.client = client
         self.grace_s = grace_s
         self.status = RunStatus.PENDING
-        self.ended = End()
         self.final: RunFinished | None = None
         self._root = root
         self.version = 0
@@ -165,7 +165,7 @@ class LiveRun:
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, on any thread, at the end; at once if that was already."""
-        self.ended.call(callback)
+        self.call(callback)
 
     # --- events, on the loop thread
 
@@ -229,8 +229,8 @@ class LiveRun:
         self._attempt = event.attempts
         self.final = event
         self.version = next(_versions)
-        if not self.ended.come:
-            self.ended.announce()
+        if not self.come:
+            self.announce()
 
     def _add_tail(self, event: OutputTail) -> None:
         if self._tail is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentnb.agents.adapters import Finished, adapter_of
+from agentnb.agents.adapters import Finished, adapter, adapter_of
 from agentnb.commands import Spec, some_text
 from agentnb.errors import ConfigError
 from agentnb.execution import ExecutionConfig
@@ -19,7 +19,7 @@ TAG = "reply_to"
 
 
 class Origin(NamedTuple):
-    """How a run was launched. `spec`: filled; `config`: what the launch gave."""
+    """How a run that can be replied to was launched. `spec`: filled; `config`: what the launch gave."""
 
     session: Session
     spec: Spec
@@ -30,17 +30,24 @@ def reply(run: RunHandle, origin: Origin | None, text: str, options: dict[str, A
     """Launch the run that goes on with `text`. Raises ConfigError for a run that cannot be replied to."""
     some_text("reply", text, "write what comes next, such as run.reply('Shorter.')")
     if origin is None:
+        kind = str(run.spec.get("type", ""))
+        if not can_be_replied_to(kind):
+            raise ConfigError(f"reply: a run of type {kind!r} has no conversation that could go on; launch another one")
         raise ConfigError("reply: this process did not launch that run; go on with session.claude(text, resume=run.agent_session)")
-    adapter: Any = adapter_of(origin.spec)  # `reply` is there with that feature only
-    if not adapter.features.reply:
-        raise ConfigError(
-            f"reply: a run of type {getattr(origin.spec, 'type', '')!r} has no conversation that could go on; launch another one"
-        )
     if not run.done:
         raise ConfigError(f"reply: run {run.name!r} has not ended yet; wait for it first: run.wait()")
-    spec = adapter.reply(origin.spec, text, Finished(run.output, run.agent_session))
+    talker: Any = adapter_of(origin.spec)  # `reply` is there with that feature only
+    spec = talker.reply(origin.spec, text, Finished(run.output, run.agent_session))
     config = _same_place(origin.config, _folder_of(run), options)
     return origin.session._go_on(spec, config, run, options)  # noqa: SLF001 - the other half of the session
+
+
+def can_be_replied_to(kind: str) -> bool:
+    """Whether specs of this ``type`` have conversations; those that nobody here knows may have."""
+    try:
+        return adapter(kind).features.reply
+    except ConfigError:
+        return True
 
 
 def _folder_of(run: RunHandle) -> str | None:

@@ -51,7 +51,7 @@ def _all_ended(live: Sequence[LiveRun], timeout: float | None) -> bool:
     deadline = None if timeout is None else time.monotonic() + timeout
     left = list(live)
     while left:  # what was launched last mostly ends last: to be woken by each of many would cost more than they do
-        if not left[-1].ended.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
+        if not left[-1].wait(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
             return False
         while left and left[-1].done:
             left.pop()

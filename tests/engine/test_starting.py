@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,11 @@ Start = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(params=ROADS, ids=["posix_spawn", "fork_exec"][: len(ROADS)])
-def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Start:
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start something, wait for it, and return its wait status and what it printed on stdout."""
     monkeypatch.setattr(starting, "fork_exec", request.param)
     monkeypatch.setattr(starting, "_nothing", [])
     null = starting.nothing()
-    request.addfinalizer(lambda: os.close(null))
 
     def run(path: str, *argv: str, env: Environment = NOTHING, own: Environment = NOTHING) -> tuple[int, str]:
         before = sorted(os.listdir("/proc/self/fd"))
@@ -44,7 +43,8 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Star
             said = file.read()
         return os.waitpid(pid, 0)[1], said
 
-    return run
+    yield run
+    os.close(null)
 
 
 def _is_inherited(fd: int) -> bool:

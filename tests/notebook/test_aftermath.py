@@ -51,7 +51,7 @@ def test_a_run_whose_end_was_written_but_not_told_ended_as_written(store: Path) 
     for run in runs:
         run.on_lost("the supervisor process 1 ended (killed?)")
     for run in runs:
-        run.ended.wait(10)
+        run.wait(10)
     assert [run.status for run in runs] == ["completed", "interrupted", "cancelled"]
     assert runs[1].final is not None
     assert runs[1].final.error == {"kind": "interrupted", "message": "the supervisor process 1 ended (killed?)"}
@@ -70,7 +70,7 @@ def test_a_history_that_is_locked_is_waited_for_but_not_for_ever(store: Path, mo
         start = time.monotonic()
         run.on_lost("the supervisor process 1 ended")
         assert time.monotonic() - start < 0.2
-        run.ended.wait(10)
+        run.wait(10)
     assert run.status == "cancelled"
 
 
