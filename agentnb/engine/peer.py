@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from agentnb import wire
 from agentnb.events import Message
 
-_buffer = bytearray(1 << 18)
+#: So much is taken at a time: a thousand launches shall not keep the runs waiting that have started.
+_buffer = bytearray(1 << 16)
 _view = memoryview(_buffer)
 
 

@@ -40,6 +40,7 @@ class Recorder:
         self._batch: list[Message] = []
         self._unwritten: list[Message] = []
         self._scheduled: asyncio.Handle | None = None
+        self._ahead = False
         self._due = 0.0
         self._retrying: asyncio.TimerHandle | None = None
         self.trouble: str | None = None
@@ -55,11 +56,15 @@ class Recorder:
         self._batch.append(event)
         if self._scheduled is None:
             if self._loop.time() >= self._due:
-                self._scheduled = self._loop.call_soon(self.flush)
+                self._flush_soon(TURNS)
             else:
                 self._scheduled = self._loop.call_at(self._due, self.flush)
-        elif len(self._batch) == PIECE and self._retrying is None:
+        elif not self._ahead and len(self._batch) >= PIECE and self._retrying is None:
+            self._ahead = True
             self._loop.call_soon(self._write_soon, TURNS)
+
+    def _flush_soon(self, turns: int) -> None:
+        self._scheduled = self._loop.call_soon(self._flush_soon, turns - 1) if turns else self._loop.call_soon(self.flush)
 
     def hurry(self) -> None:
         """Nothing more is to be expected soon: write what was gathered in the loop's next turn."""
@@ -82,12 +87,16 @@ class Recorder:
     def _write_soon(self, turns: int) -> None:
         if turns:
             self._loop.call_soon(self._write_soon, turns - 1)
-        else:
-            self._write_ahead()
+            return
+        self._ahead = False
+        self._write_ahead(PIECE)
+        if len(self._batch) >= PIECE and self._retrying is None:
+            self._ahead = True
+            self._loop.call_soon(self._write_soon, TURNS)
 
-    def _write_ahead(self) -> None:
-        """Write all events so far; who listens hears of them with the others that come soon."""
-        batch, self._batch = self._batch, []
+    def _write_ahead(self, most: int | None = None) -> None:
+        """Write the events so far, or so many of them; who listens hears of them with the others that come soon."""
+        batch, self._batch = (self._batch, []) if most is None else (self._batch[:most], self._batch[most:])
         if batch:
             self._unwritten += batch
             if self._retrying is None:  # else the store refuses just now

@@ -250,13 +250,17 @@ class Store:
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is older; another thread may do that beside `apply`.
 
+        What is copied to its end is begun anew: whoever writes first after that waits for the disk, and that shall not be `apply`.
         Never raises: what is not copied stays in the log.
         """
         with self._copying:
             if self._closed or self.gone():
                 return
-            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{Path(self._path).absolute().as_uri()}?mode=rw", uri=True)) as db:
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            where = f"{Path(self._path).absolute().as_uri()}?mode=rw"
+            with suppress(sqlite3.Error), closing(sqlite3.connect(where, uri=True, isolation_level=None)) as db:
+                _, pages, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages == copied:
+                    _begin_log(db)
 
     def close(self) -> None:
         """Close the database and give up the owner's lock; closing twice is fine."""
@@ -402,6 +406,14 @@ def _connect(path: Path, busy_ms: int) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _begin_log(db: sqlite3.Connection) -> None:
+    """Write a page that changes nothing, unless somebody else writes just now."""
+    db.execute("PRAGMA busy_timeout = 0")
+    db.execute("PRAGMA synchronous = NORMAL")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.execute(f"PRAGMA user_version = {version:d}")
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

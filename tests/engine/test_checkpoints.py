@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -152,6 +153,39 @@ def test_a_checkpoint_brings_into_the_database_what_was_in_the_log_while_others_
     assert in_database(tmp_path / "store") == 1100
     with closing(sqlite3.connect(tmp_path / "store" / DATABASE)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def pages_of_the_log(root: Path) -> int:
+    with closing(sqlite3.connect(root / DATABASE)) as db:
+        return int(db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+
+
+def test_a_log_that_was_copied_is_begun_anew_so_that_the_next_to_write_need_not_wait_for_the_disk(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        store.apply(queued(100))
+        assert pages_of_the_log(store.root) > 5
+        store.checkpoint()
+        assert pages_of_the_log(store.root) == 1
+        store.apply(queued(10, 100))
+        assert pages_of_the_log(store.root) > 1
+    assert in_database(tmp_path / "store") == 110
+
+
+def test_a_log_is_not_begun_anew_while_somebody_else_writes(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store, closing(sqlite3.connect(store.root / DATABASE, isolation_level=None)) as writer:
+        store.apply(queued(100))
+        writer.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        store.checkpoint()
+        assert time.monotonic() - start < sqlite_waits_s(writer)
+        writer.execute("ROLLBACK")
+        assert pages_of_the_log(store.root) > 5
+        assert in_database(store.root) == 100
+
+
+def sqlite_waits_s(db: sqlite3.Connection) -> float:
+    """How long a connection of Python waits for a lock if it is not told otherwise."""
+    return float(db.execute("PRAGMA busy_timeout").fetchone()[0]) / 1000
 
 
 def test_a_reader_that_stays_where_it_is_keeps_what_it_reads_and_costs_nothing_else(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Moody:
         self.root = Path("store")
         self.rows: list[str] = []
         self.calls = 0
+        self.sizes: list[int] = []
         self.refuse = self.locked = False
         self.poison = ""
         self.behind: list[bool] = []
@@ -46,6 +47,7 @@ class Moody:
         if self.poison in names:
             raise TypeError("what is that?")
         self.rows += names
+        self.sizes.append(len(names))
 
     def close(self) -> None:
         self.calls += 1
@@ -105,7 +107,12 @@ def test_events_of_one_turn_are_one_batch_and_are_told_after_they_are_written() 
 
 
 @pytest.mark.parametrize("goes_wrong", ["nothing", "refuse", "locked"])
-def test_a_flood_is_written_in_pieces_before_it_is_told_and_told_in_order_whatever_comes_between(goes_wrong: str) -> None:
+def test_a_flood_is_written_in_pieces_before_it_is_told_and_told_in_order_whatever_comes_between(
+    goes_wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GATHER_S", "GATHER_MANY_S"):  # so that the clock has no part in it
+        monkeypatch.setattr(recorder, name, 60.0)
+
     async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
         recorder.emit(end("first"))
         await until(lambda: told)
@@ -127,11 +134,36 @@ def test_a_flood_is_written_in_pieces_before_it_is_told_and_told_in_order_whatev
             calls = store.calls
             await until(lambda: store.calls > calls)
             setattr(store, goes_wrong, False)
+        else:
+            recorder.flush()
         await until(lambda: len(names(told)) == len(sent) == len(store.rows))
         assert names(told) == store.rows == sent
         if goes_wrong == "refuse":  # who hears of the trouble has heard of all that was written before
             place = next(n for n, event in enumerate(told) if isinstance(event, StoreTrouble))
             assert place >= 1 + 2 * PIECE
+
+    drive(scene)
+
+
+def test_what_comes_all_at_once_is_written_in_pieces_too_and_others_have_turns_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "GATHER_S", 60.0)
+    monkeypatch.setattr(recorder, "GATHER_MANY_S", 60.0)
+
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        recorder.emit(end("first"))
+        await until(lambda: told)
+        sent = [f"r{n}" for n in range(3 * PIECE + 50)]
+        for name in sent:
+            recorder.emit(end(name))
+        turns = [0]
+        while len(store.rows) < 1 + 3 * PIECE:
+            await asyncio.sleep(0)
+            turns.append(len(store.rows))
+        assert store.sizes == [1, PIECE, PIECE, PIECE]
+        assert min(turns.count(1 + PIECE), turns.count(1 + 2 * PIECE)) >= TURNS
+        assert names(told) == ["first"]
+        recorder.flush()
+        assert names(told) == store.rows == ["first", *sent]
 
     drive(scene)
 
