@@ -407,12 +407,12 @@ class Attempt:
         if child.exit is None:
             return {"wall_time": run_s}
         end = child.exit
-        extra = child.extra or Extra()
+        extra = child.extra or _NO_EXTRA
         largest = max(end.peak_memory_bytes, extra.peak_memory_bytes)
         is_bound = largest <= end.floor_bytes
         # A sample is a lower bound of the truth, and all there is for trees smaller than the spawner, or several processes at once.
         sampled = bool(end.tree_peak_bytes) and (is_bound or end.tree_peak_bytes > largest)
-        return {
+        usage: Json = {
             "wall_time": run_s,
             "cpu_time": end.cpu_s + extra.cpu_s,
             "peak_memory_bytes": end.tree_peak_bytes if sampled else largest,
@@ -420,8 +420,12 @@ class Attempt:
             "disk_read_bytes": None if end.read_bytes is None else end.read_bytes + extra.read_bytes,
             "disk_write_bytes": None if end.write_bytes is None else end.write_bytes + extra.write_bytes,
             "processes": max(end.seen, 1 + extra.count),
-        } | ({"measured_by": _SAMPLED} if sampled else {})
+        }
+        if sampled:
+            usage["measured_by"] = _SAMPLED
+        return usage
 
 
+_NO_EXTRA = Extra()
 #: What is measured in another way than results.MEASURED_BY says.
 _SAMPLED = {"peak_memory_bytes": "sum of the tree, sampled"}

@@ -180,8 +180,7 @@ class Stream:
 
     def record(self, root: Path) -> dict[str, Any]:
         """What the history keeps: {"size", and "text" or "path"}; the path is relative to the store."""
-        where = {"path": str(self.path.relative_to(root))} if self.path else {"text": self.text()}
-        return {"size": self.size, **where}
+        return {"size": self.size, "path": str(self.path.relative_to(root))} if self.path else {"size": self.size, "text": self.text()}
 
 
 class Output:
@@ -314,8 +313,9 @@ class Drain:
     def catch_up(self) -> None:
         """Its writer has ended: read what is in the pipe at once, to its end if nobody else holds it."""
         for _ in range(2 + PIPE_BYTES // (_CHUNK * _TURN)):
-            if self._fd >= 0 and not self.troubled:
-                self._readable()
+            if self._fd < 0 or self.troubled:
+                break
+            self._readable()
 
     def _pause(self, bad: OSError) -> None:
         """The disk refuses: stop reading (the child waits on its pipe) and try again soon."""
@@ -390,5 +390,6 @@ class Drain:
             self._stream.end()
         except OSError:
             lost = self._stream.abandon()
-        self._tell_over()
+        if not self.is_over:
+            self._tell_over()
         return lost

@@ -94,7 +94,7 @@ def _environment_hash(work: Work, environment: Mapping[str, str]) -> str:
 
 
 def metadata(work: Work, environment: Mapping[str, str], started_at: int | None, completed_at: int) -> Json:
-    """The fields of results.ExecutionMetadata that are known; stamps in microseconds."""
+    """The fields of results.ExecutionMetadata that are known of any run; stamps in microseconds."""
     found: Json = {
         "completed_at": completed_at,
         "hostname": _HOST,

@@ -419,12 +419,18 @@ class Execution:
         self.emit(StepFinished(self.run_id, step, outcome.status, error, outcome.exit_code, outcome.usage, tokens, cost_usd, output))
 
     def _circumstances(self) -> Json:
-        """What only the run itself knows of its circumstances."""
-        found: Json = {} if self._pid is None else {"pid": self._pid}
+        """The fields of results.ExecutionMetadata."""
+        environment = self.host.environment(self.work["env_id"])
+        found = metadata(self.work, environment, self._started_at, time.time_ns() // 1000)
+        if self._pid is not None:
+            found["pid"] = self._pid
         if (trace := self.run.get("trace_id")) is not None:
             found["trace_id"] = trace
         if self._dirty is not None and self._dirty.done() and (dirty := self._dirty.result()) is not None:
             found["git_dirty"] = dirty
+        if self.workspace is not None:
+            found |= self.workspace.circumstances
+        found["working_directory"] = self.masked(found["working_directory"])
         return found
 
     def output_record(self) -> Json:
@@ -434,14 +440,15 @@ class Execution:
 
     def _finished(self, outcome: Outcome, attempts: int) -> RunFinished:
         streams = self.output_record() if self.out is not None else {"stdout": None, "stderr": None}
-        environment = self.host.environment(self.work["env_id"])
-        found = metadata(self.work, environment, self._started_at, time.time_ns() // 1000) | self._circumstances()
-        if self.workspace is not None:
-            found |= self.workspace.circumstances
-        found["working_directory"] = self.masked(found["working_directory"])
-        said = {"reason": outcome.reason, "validation": outcome.issues, "warnings": self._warnings, "output_source": outcome.output_source}
-        detail: Json = {name: value for name, value in said.items() if value}
-        detail["metadata"] = found
+        detail: Json = {"metadata": self._circumstances()}
+        if outcome.reason or outcome.issues or self._warnings or outcome.output_source:
+            said = {
+                "reason": outcome.reason,
+                "validation": outcome.issues,
+                "warnings": self._warnings,
+                "output_source": outcome.output_source,
+            }
+            detail = {name: value for name, value in said.items() if value} | detail
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order
             if (last := self.out.last_order()) is not None:

@@ -171,10 +171,13 @@ class LiveRun(End):
 
     def on_event(self, event: Message) -> None:
         """The engine says something about this run."""
-        if self._started is None and isinstance(event, RunFinished) and (at := (event.detail.get("metadata") or {}).get("started_at")):
-            self.on_event(RunStarted(self.id, at=at))  # of a start and an end in one batch only the end is sent
+        unheard = None
+        if self._started is None and isinstance(event, RunFinished):  # of a start and an end in one batch only the end is sent
+            unheard = self._started = (event.detail.get("metadata") or {}).get("started_at")
         try:
             if self._observer is not None:
+                if unheard is not None:
+                    self._observer(RunStarted(self.id, at=unheard))
                 self._observer(event)
         finally:  # an observer that fails holds up nothing
             self._take(event)

@@ -65,7 +65,7 @@ def test_a_run_that_is_lost_says_whether_it_ran_and_keeps_its_log(live, tmp_path
     (tmp_path / "runs" / "r").mkdir(parents=True)
     (tmp_path / "runs" / "r" / "stdout.log").write_bytes(b"half a line")
     live.on_lost("the supervisor died")
-    live.ended.wait(10)
+    live.wait(10)
     assert (live.status, live.final.error["kind"], live.output.read("stdout")) == ("interrupted", "interrupted", b"half a line")
     assert live.output.read("stderr") == b""
 
@@ -73,7 +73,7 @@ def test_a_run_that_is_lost_says_whether_it_ran_and_keeps_its_log(live, tmp_path
 def test_a_run_that_is_lost_before_it_started_was_cancelled(live, monkeypatch) -> None:
     monkeypatch.setattr("agentnb.notebook.aftermath._DOUBT_S", 0.2)
     live.on_lost("the supervisor died")
-    live.ended.wait(10)
+    live.wait(10)
     assert (live.status, live.final.error["message"]) == ("cancelled", "the supervisor died")
 
 
