@@ -10,7 +10,7 @@ from agentnb import wire
 from agentnb.events import Message
 
 #: So much is taken at a time: a thousand launches shall not keep the runs waiting that have started.
-_buffer = bytearray(1 << 16)
+_buffer = bytearray(1 << 14)
 _view = memoryview(_buffer)
 
 

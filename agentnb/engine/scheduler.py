@@ -53,6 +53,11 @@ class Queue:
         return len(self._waiting) + len(self._live)
 
     @property
+    def waits(self) -> bool:
+        """Whether any run waits."""
+        return bool(self._waiting)
+
+    @property
     def waiting(self) -> list[str]:
         """Ids of the waiting runs."""
         return list(self._waiting)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from agentnb.engine.supervisor import Supervisor
 
 
+#: When no more than so many runs are left, nothing is gathered any more: who waits for the last one waits for its record too.
+FEW = 4
+
+
 class SessionHost:
     """One session: its queue, its live executions, and what these need of the supervisor."""
 
@@ -228,7 +232,7 @@ class SessionHost:
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if not self.live:
+        if len(self.live) <= FEW and not self.queue.waits:
             self.recorder.hurry()
         if not len(self.queue) and not self.live and not self._reused:
             callbacks, self._idle = self._idle, []

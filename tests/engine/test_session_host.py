@@ -105,3 +105,56 @@ def test_finished_runs_leave_nothing_to_the_collector_of_cycles(tmp_path: Path, 
 
 def test_runs_that_fail_before_they_start_let_the_loop_serve_others_between_them(tmp_path: Path) -> None:
     assert found(tmp_path / "store", 200, {"parser": "no.such.module:Parser"})[1] >= 200 // 4
+
+
+_LAST = """
+import asyncio, os, socket, sys
+from agentnb import requests, wire
+from agentnb.engine import recorder
+from agentnb.engine.supervisor import Supervisor
+
+recorder.GATHER_S = recorder.GATHER_MANY_S = 3600.0
+
+
+async def serve():
+    loop, decoder, over = asyncio.get_running_loop(), wire.Decoder(), []
+    ours, theirs = socket.socketpair()
+    supervisor = Supervisor(theirs)
+    serving = loop.create_task(supervisor.serve())
+    ours.setblocking(False)
+    opened = requests.OpenSession({"id": "s", "name": "s", "created_at": 1}, sys.argv[1], 4)
+    env = {"PATH": os.environ["PATH"]}
+    await loop.sock_sendall(ours, wire.encode([requests.Hello(requests.PROTOCOL_VERSION, os.getpid()), requests.SetEnv(1, env), opened]))
+
+    async def launch(run_id, *argv):
+        work = {
+            "kind": "process", "argv": argv, "cwd": "/", "env_id": 1, "env": {},
+            "secrets": [], "capture": "both", "grace_s": 1.0, "expected_exit_code": 0,
+        }
+        await loop.sock_sendall(ours, wire.encode([requests.Launch({"id": run_id, "session_id": "s", "target": {"kind": "command"}}, work)]))
+
+    await launch("long", "sleep", "1000")
+    await launch("short", "true")
+    async with asyncio.timeout(50):
+        while not over:
+            over.extend(item["run_id"] for item in decoder.feed(await loop.sock_recv(ours, 1 << 16)) if item["type"] == "run_finished")
+    ours.close()
+    await serving
+    print(over)
+
+
+asyncio.run(serve())
+"""
+
+
+def test_of_the_last_few_runs_each_is_told_of_at_once_instead_of_with_others_that_may_come(tmp_path: Path) -> None:
+    package = str(Path(__file__).parent.parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", _LAST, str(tmp_path / "store")],
+        env=os.environ | {"PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "['short']\n"
