@@ -131,7 +131,8 @@ async def serve():
             "kind": "process", "argv": argv, "cwd": "/", "env_id": 1, "env": {},
             "secrets": [], "capture": "both", "grace_s": 1.0, "expected_exit_code": 0,
         }
-        await loop.sock_sendall(ours, wire.encode([requests.Launch({"id": run_id, "session_id": "s", "target": {"kind": "command"}}, work)]))
+        run = {"id": run_id, "session_id": "s", "target": {"kind": "command"}}
+        await loop.sock_sendall(ours, wire.encode([requests.Launch(run, work)]))
 
     await launch("long", "sleep", "1000")
     await launch("short", "true")
