@@ -364,7 +364,7 @@ class Attempt:
         if pending and ended is not None:
             await asyncio.wait(pending, timeout=HELD_PIPE_S)
             await self._wait_for_disk()
-        self._is_drained, lost = True, 0
+        lost = 0
         for drain in self._drains:
             lost += drain.stop()
         self._drains.clear()
@@ -377,6 +377,7 @@ class Attempt:
         for pipe in (self.stdin, self._answers):
             if pipe is not None:
                 pipe.close()
+        self._is_drained = True
 
     async def _wait_for_disk(self) -> None:
         """A full disk holds the end of the output back: wait for room, unless the run is told to stop."""

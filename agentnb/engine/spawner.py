@@ -391,11 +391,9 @@ class Spawner:
         """Wait until there is something to do. Only here a signal tells of the end of a child: at other times it would only interrupt."""
         _signal.signal(SIGCHLD, _nothing)
         try:
-            if self.reap() or self.out:  # it ended before that
-                return
-            for fd, _ in poll.poll(self.until_sample()):
-                if fd == wake_r:
-                    os.read(wake_r, 4096)
+            asleep = not self.reap() and not self.out  # else it ended before that
+            if asleep and any(fd == wake_r for fd, _ in poll.poll(self.until_sample())):
+                os.read(wake_r, 4096)
         finally:
             _signal.signal(SIGCHLD, _signal.SIG_DFL)
 
@@ -491,7 +489,7 @@ class Spawner:
 
 
 def _nothing(*_: object) -> None:
-    """The handler of signals that shall be heard of, or not be ignored, and no more."""
+    """The handler of signals that are not ignored, and no more."""
 
 
 if __name__ == "__main__":

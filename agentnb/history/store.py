@@ -259,7 +259,7 @@ class Store:
             where = f"{Path(self._path).absolute().as_uri()}?mode=rw"
             with suppress(sqlite3.Error), closing(sqlite3.connect(where, uri=True, isolation_level=None)) as db:
                 _, pages, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if pages == copied:
+                if 0 < pages == copied:
                     _begin_log(db)
 
     def close(self) -> None:

@@ -174,19 +174,8 @@ class Batch:
         run_id, target, secrets = new_id(), target_of(spec), self._secrets(spec)
         mask = self._mask(secrets)
         display = spec.shown(mask)
-        if wanted is None or wanted.reused_from is None:
-            work = compile_work(
-                spec,
-                self._config,
-                defaults=self._defaults,
-                env_id=self._env_id,
-                params=params,
-                run_id=run_id,
-                known=self._workspaces,
-                secrets=secrets,
-            )
-        else:
-            work = no_work()
+        reused = wanted is not None and wanted.reused_from is not None
+        work = no_work() if reused else self._work(spec, params, run_id, secrets)
         run: Json = {
             "id": run_id,
             "session_id": self._session_id,
@@ -209,6 +198,18 @@ class Batch:
             if self._maskers:
                 mask_again(run, target.spec, params, mask)
         self._send_later(spec, params, run, work, named=bool(name) and named)
+
+    def _work(self, spec: AnySpec, params: dict[str, Any], run_id: str, secrets: list[str]) -> Work:
+        return compile_work(
+            spec,
+            self._config,
+            defaults=self._defaults,
+            env_id=self._env_id,
+            params=params,
+            run_id=run_id,
+            known=self._workspaces,
+            secrets=secrets,
+        )
 
     def _send_later(self, spec: AnySpec, params: dict[str, Any], run: Json, work: Work, *, named: bool) -> None:
         """Make the handle of a run, and keep both for `send`."""
