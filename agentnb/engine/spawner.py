@@ -392,14 +392,11 @@ class Spawner:
         _signal.signal(SIGCHLD, _nothing)
         try:
             asleep = not self.reap() and not self.out  # else it ended before that
-            if asleep and any(fd == wake_r for fd, _ in poll.poll(self.until_sample())):
+            until = max(int(1000 * (self.next_sample - time.monotonic())) + 1, 0) if self.trees else None
+            if asleep and any(fd == wake_r for fd, _ in poll.poll(until)):
                 os.read(wake_r, 4096)
         finally:
             _signal.signal(SIGCHLD, _signal.SIG_DFL)
-
-    def until_sample(self) -> int | None:
-        """Milliseconds to wait at most; None when nothing is to be sampled."""
-        return max(int(1000 * (self.next_sample - time.monotonic())) + 1, 0) if self.trees else None
 
     def sample(self) -> None:
         """Read every live tree."""
