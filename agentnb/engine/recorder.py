@@ -174,7 +174,8 @@ class Recorder:
         self._unwritten = pending
         self._retrying = self._loop.call_later(self._pause, self._retry)
         self._pause = min(self._pause * 1.6, _LONGEST_RETRY_S)
-        if self.trouble is not None or not is_lock(bad) or now - self._refused_at >= _LOCKED_S:
+        waits = is_lock(bad) and (now - self._refused_at < _LOCKED_S or self.store.copying)
+        if self.trouble is not None or not waits:
             self._tell(str(bad))
             self._release()
 

@@ -45,7 +45,7 @@ from agentnb.engine.joining import Joined
 from agentnb.engine.packets import BIG, MAX_PACKET, MOST_FDS, SOCKET_FD, read_all
 from agentnb.engine.proc import Kept, bound_descriptors, children_of, environ_of, is_live, let_go, read_file, relief, send_signal, stat_of
 from agentnb.engine.sampler import PERIOD_S, REPORT, Room, Tree
-from agentnb.engine.starting import Environment, start
+from agentnb.engine.starting import Environment, nothing, start
 
 TYPE_CHECKING = False  # the typing module would make this process bigger
 if TYPE_CHECKING:
@@ -367,6 +367,7 @@ class Spawner:
         while (fd := os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)) <= LAST_TARGET:
             pass  # a received descriptor must not have a number that a child's is to get: starting.py would overwrite it
         os.close(fd)
+        nothing()  # now: later there may be no descriptor left
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLIN)

@@ -39,6 +39,8 @@ class Environment:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         """Raises ValueError, TypeError for what cannot be in an environment."""
+        if not "".join(variables).isascii():  # one name may be spelled in two ways, with the surrogates that stand for bytes
+            variables = {name.encode(errors="surrogateescape").decode(errors="surrogateescape"): text for name, text in variables.items()}
         self.variables = variables
         self.lines = _lines(variables)
 

@@ -271,7 +271,7 @@ class Fold:
             end["signal"] = event.signal
         if event.run_s is not None:
             end["run_s"] = event.run_s
-        rest = end | {"attempts": event.attempts}
+        rest = end | ({} if event.attempts is None else {"attempts": event.attempts})
         for stream, kept in ("stdout", event.stdout), ("stderr", event.stderr):
             if kept is not None:  # the text lives in the logs table, once
                 rest[stream] = {name: value for name, value in kept.items() if name != "text"} if isinstance(kept, dict) else kept

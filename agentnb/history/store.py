@@ -247,6 +247,11 @@ class Store:
         with self._lock, self._guarded("opening"):
             self._db.execute("PRAGMA synchronous = FULL")
 
+    @property
+    def copying(self) -> bool:
+        """Whether `checkpoint` is under way, which may lock the database for as long as the disk takes."""
+        return self._copying.locked()
+
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is older; another thread may do that beside `apply`.
 
@@ -412,8 +417,10 @@ def _begin_log(db: sqlite3.Connection) -> None:
     """Write a page that changes nothing, unless somebody else writes just now."""
     db.execute("PRAGMA busy_timeout = 0")
     db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("BEGIN IMMEDIATE")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     db.execute(f"PRAGMA user_version = {version:d}")
+    db.execute("COMMIT")
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

@@ -32,6 +32,7 @@ class Moody:
         self.sizes: list[int] = []
         self.refuse = self.locked = False
         self.poison = ""
+        self.copying = False
         self.behind: list[bool] = []
 
     def tell_behind(self, behind: bool) -> None:
@@ -248,6 +249,25 @@ def test_a_lock_that_is_kept_becomes_trouble_and_then_nobody_waits(monkeypatch: 
         recorder.emit(end("r2"))
         recorder.flush()
         assert "r2" not in names(told)
+
+    drive(scene)
+
+
+def test_a_lock_is_no_trouble_while_the_stores_own_log_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_LOCKED_S", 0.0)
+
+    async def scene(recorder: Recorder, store: Moody, told: list[Message], _: Any) -> None:
+        store.locked = store.copying = True
+        recorder.emit(end("r0"))
+        await until(lambda: store.calls > 5)
+        assert told == []
+        store.locked = False
+        await until(lambda: told)
+        assert names(told) == store.rows == ["r0"]
+        store.locked, store.copying = True, False
+        recorder.emit(end("r1"))
+        await until(lambda: len(told) > 1)
+        assert isinstance(told[1], StoreTrouble)
 
     drive(scene)
 

@@ -87,6 +87,12 @@ def test_own_variables_are_laid_over_those_of_the_environment_and_no_others_are_
     assert sorted(said.splitlines()) == ["A=over", "B=two words", "C=", "RAW=\udcff", "UMLAUT=ü"]
 
 
+@pytest.mark.parametrize("names", [("é", "\udcc3\udca9"), ("\udcc3\udca9", "é")])
+def test_a_variable_is_laid_over_the_same_one_however_its_name_is_spelled(run: Start, names: tuple[str, str]) -> None:
+    said = run("/usr/bin/env", "env", env=Environment({names[0]: "old", "A": "1"}), own=Environment({names[1]: "new"}))[1]
+    assert sorted(said.splitlines()) == ["A=1", "é=new"]
+
+
 def test_a_text_file_without_an_interpreter_line_is_given_to_sh(run: Start, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text('echo "$0 $1"')
