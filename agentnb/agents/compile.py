@@ -122,14 +122,17 @@ def compile_work(
 def _aim(work: Work, spec: Spec, check: CheckPlan, asked: Asked) -> None:
     """Put into `work`, and for its own checks into `check`, what the spec's adapter makes of it; the checks into `work`."""
     parts = adapter_of(spec).work(spec, asked)
-    for name, value in parts.pop("check", {}).items():
+    own: Mapping[str, Any] = parts.pop("check") if "check" in parts else {}
+    for name, value in own.items():
         if name in check:
             raise ConfigError(f"{_OWN_CHECKS.get(name, name)} and validation.{name} are both given; give one of them")
         check[name] = value  # type: ignore[literal-required]
     if "stdin" in parts and work.get("stdin") is not None:
         raise ConfigError(f"stdin: a target of type {getattr(spec, 'type', '')!r} gets its prompt there; put the text into the prompt")
-    work["env"] = parts.pop("env", {}) | work["env"]
-    work["secrets"] += parts.pop("secrets", [])
+    if "env" in parts:
+        work["env"] = parts.pop("env") | work["env"]
+    if "secrets" in parts:
+        work["secrets"] += parts.pop("secrets")
     work |= parts  # type: ignore[typeddict-item]
     if check:
         work["check"] = check

@@ -147,7 +147,7 @@ class Batch:
 
     def _secrets(self, spec: AnySpec) -> list[str]:
         """What a run of `spec` will have of them."""
-        return secrets_of(spec, self._config, self._defaults)
+        return secrets_of(spec, self._config, self._defaults) if self._configured else secrets_of(spec)
 
     def add(
         self, spec: AnySpec, params: dict[str, Any], name: str | None = None, *, named: bool = True, resumed_from: str | None = None
@@ -180,7 +180,7 @@ class Batch:
             "id": run_id,
             "session_id": self._session_id,
             "name": str(mask(name)) if name else short(display),
-            "target": {"kind": target.kind.value, "display": display, "spec": masked_spec(target.spec, mask)},
+            "target": {"kind": target.kind.value, "display": display, "spec": masked_spec(target.spec, mask) if secrets else target.spec},
             "runtime_kind": "local",
             "created_at": now_us(),
             "params": mask(params),
@@ -228,7 +228,8 @@ class Batch:
         self._handles.append(RunHandle(live, self._store, run, origin))  # without one it keeps little: there may be very many
         if hosted is not None:
             work["pid"] = os.getpid()
-        self._launches.append(requests.Launch(run, work | self._group))
+        whole: Any = work | self._group if self._group else work
+        self._launches.append(requests.Launch(run, whole))
 
     def _again(self, spec: AnySpec, work: Work, wanted: Wanted | None) -> Json:
         """What is put down so that it can be launched again (agents/again.py): little, for a plain launch."""
