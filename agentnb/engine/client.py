@@ -130,11 +130,12 @@ class Client:
         """Whether this process may ask its supervisor for something."""
         if not self.alive or self.owner_pid != os.getpid():
             return False
-        if self.process is not None and (now := time.monotonic()) - self._looked_at > _LOOK_S:
-            if self.process.poll() is not None:
-                return False
+        if self.process is None:
+            return True
+        if (now := time.monotonic()) - self._looked_at > _LOOK_S:
+            self.process.poll()
             self._looked_at = now
-        return True
+        return self.process.returncode is None
 
     # --- sending, from any thread
 
