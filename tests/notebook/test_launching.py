@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -82,10 +83,13 @@ def test_half_a_character_in_names_tags_and_parameters_does_not_harm_the_history
 def test_the_supervisor_is_shared_by_the_sessions_of_a_process_and_replaced_when_it_died(session, new_session) -> None:
     first = launching.connect()
     assert new_session("other")._engine is first is session._engine
+    heard = threading.Event()
+    first._loop.call_soon_threadsafe(heard.wait, 30)  # until then its end is not heard of by its socket
     first.process.kill()
     first.process.wait()
-    first._looked_at = time.monotonic()  # as if it had been looked at just before: whoever knows its end need not look
+    first._looked_at = time.monotonic() + 30  # nor looked for
     second = launching.connect()
+    heard.set()
     assert second is not first
     assert second is launching.connect()
     assert session.shell("echo on").wait().stdout == "on\n"
