@@ -440,15 +440,9 @@ class Execution:
 
     def _finished(self, outcome: Outcome, attempts: int) -> RunFinished:
         streams = self.output_record() if self.out is not None else {"stdout": None, "stderr": None}
-        detail: Json = {"metadata": self._circumstances()}
-        if outcome.reason or outcome.issues or self._warnings or outcome.output_source:
-            said = {
-                "reason": outcome.reason,
-                "validation": outcome.issues,
-                "warnings": self._warnings,
-                "output_source": outcome.output_source,
-            }
-            detail = {name: value for name, value in said.items() if value} | detail
+        said = {"reason": outcome.reason, "validation": outcome.issues, "warnings": self._warnings, "output_source": outcome.output_source}
+        detail: Json = {name: value for name, value in said.items() if value}
+        detail["metadata"] = self._circumstances()
         if self.out is not None and (order := self.out.order()) is not None:
             detail["order"] = order
             if (last := self.out.last_order()) is not None:
